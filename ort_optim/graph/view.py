@@ -1,0 +1,406 @@
+"""The onnx-graphsurgeon view of a model, on which the passes work.
+
+`view(model)` builds graphsurgeon objects that remember the proto they came from; `merge.py` puts
+back everything graphsurgeon has no place for. The classes here differ from graphsurgeon's in
+three ways: nodes and tensors are compared by identity, constants load their data when it is
+read and keep their proto, and attribute values are never changed in place, only replaced.
+
+Names used here
+    Variable, Constant, Node   tensors and nodes
+    Graph                      one graph or subgraph; owns constants, makes, inserts and removes
+    view                       ModelProto -> Graph
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import AttributeProto
+from onnx_graphsurgeon.ir.tensor import LazyValues
+
+from ort_optim.graph import weights
+from ort_optim.graph.weights import Array
+
+CACHED_BYTES = 1 << 20  # larger constants are read again each time rather than kept
+
+Dim = int | str | None
+
+
+class Variable(gs.Variable):  # type: ignore[misc]
+    """A tensor computed at run time.
+
+    `dtype` (np.dtype or None) and `shape` (list of int | str | None, or None if the rank is
+    unknown) are what shape inference found, not what the file claims.
+    """
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.is_output = False
+        self.is_input = False
+
+
+class Weight(LazyValues):  # type: ignore[misc]
+    """The data of a constant that came from the file."""
+
+    def __init__(self, tensor: onnx.TensorProto | onnx.SparseTensorProto, folder: Path) -> None:
+        self.tensor = tensor
+        self.folder = folder
+        values = tensor.values if isinstance(tensor, onnx.SparseTensorProto) else tensor
+        self.shape = tuple(tensor.dims)
+        self.dtype = onnx.helper.tensor_dtype_to_np_dtype(values.data_type)
+        self.nbytes = weights.size_bytes(values)
+
+    def load(self) -> Array:
+        """The dense values."""
+        if isinstance(self.tensor, onnx.SparseTensorProto):
+            return weights.sparse_to_array(self.tensor, self.folder)
+        return weights.to_array(self.tensor, self.folder)
+
+
+class Constant(gs.Constant):  # type: ignore[misc]
+    """A tensor whose value is known. Immutable: to change a value, make another constant."""
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+    is_output = False
+    is_input = False
+
+    def __init__(self, name: str, values: Array | Weight) -> None:
+        super().__init__(name, values)
+        self._cache: Array | None = values if isinstance(values, np.ndarray) else None
+
+    @property
+    def values(self) -> Array:
+        """The value as an array, shape `self.shape`."""
+        if self._cache is not None:
+            return self._cache
+        loaded: Array = self._values.load()
+        if loaded.nbytes <= CACHED_BYTES:
+            self._cache = loaded
+        return loaded
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the dense value."""
+        return int(self._values.nbytes)
+
+    @property
+    def proto(self) -> onnx.TensorProto | onnx.SparseTensorProto | None:
+        """The proto in the file, None for a constant made by a pass."""
+        return self._values.tensor if isinstance(self._values, Weight) else None
+
+
+Tensor = Variable | Constant
+
+
+class Node(gs.Node):  # type: ignore[misc]
+    """A node; `proto` is the node of the file it came from or whose place it takes, if any."""
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __init__(
+        self,
+        op: str,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[Variable],
+        attrs: Mapping[str, Any] | None = None,
+        name: str = "",
+        domain: str = "",
+        proto: onnx.NodeProto | None = None,
+    ) -> None:
+        super().__init__(op, name, dict(attrs or {}), list(inputs), list(outputs), domain)
+        self.proto = proto
+        self.imported: dict[str, Any] = {}
+        self.graph: Graph | None = None
+        self.dead = False
+
+    @property
+    def key(self) -> str:
+        """A name that stays the same from run to run: the first output's."""
+        return next((out.name for out in self.outputs if out.name), self.name)
+
+    def is_op(self, *ops: str) -> bool:
+        """Whether this is one of the named operators of the standard domain."""
+        return self.op in ops and self.domain in ("", "ai.onnx", None)
+
+
+class Graph(gs.Graph):  # type: ignore[misc]
+    """A graph or subgraph. Subgraphs share the tensors they capture with the graph around."""
+
+    def __init__(self, proto: onnx.GraphProto, model: ModelFacts, parent: Graph | None) -> None:
+        super().__init__(name=proto.name, opset=model.opsets.get("", 1))
+        self.proto = proto
+        self.model = model
+        self.parent = parent
+        self.constants: dict[str, Constant] = {}
+        self.imported_nodes: list[Node] = []
+        self.imported_constants: list[Constant] = []
+        self._waiting: dict[Node, list[Node]] = {}
+        self._unsettled = False
+
+    def walk(self) -> Iterator[Graph]:
+        """This graph and all subgraphs below it, outer ones first."""
+        yield self
+        for node in self.nodes:
+            if not node.dead:
+                for below in node.subgraphs():
+                    yield from below.walk()
+
+    def fresh_name(self, hint: str) -> str:
+        """A tensor or node name that nothing in the model has."""
+        name = hint
+        for number in itertools.count(1):
+            if name not in self.model.names:
+                break
+            name = f"{hint}_{number}"
+        self.model.names.add(name)
+        return name
+
+    def constant(self, values: Array, hint: str) -> Constant:
+        """A new initializer of this graph."""
+        made = Constant(self.fresh_name(hint), np.asarray(values))
+        self.constants[made.name] = made
+        return made
+
+    def variable(self, hint: str) -> Variable:
+        """A new intermediate tensor."""
+        return Variable(self.fresh_name(hint))
+
+    def make(
+        self,
+        op: str,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[Variable],
+        attrs: Mapping[str, Any] | None = None,
+        *,
+        like: Node,
+        domain: str = "",
+    ) -> Node:
+        """A node that takes the place of `like`: it inherits its name, doc string and metadata.
+
+        Outputs that another node still has must be taken from it first (`remove` does that).
+        """
+        made = Node(op, inputs, outputs, attrs, like.name, domain, like.proto)
+        made.graph = self
+        return made
+
+    def remove(self, node: Node) -> None:
+        """Disconnect a node; it leaves the list at the next `settle`."""
+        node.inputs.clear()
+        node.outputs.clear()
+        node.dead = True
+        self._unsettled = True
+
+    def insert(self, nodes: Iterable[Node], *, at: Node) -> None:
+        """Put nodes where `at` stands, which may be removed afterwards or before."""
+        for node in nodes:
+            node.graph = self
+            self._waiting.setdefault(at, []).append(node)
+        self._unsettled = True
+
+    def replace(self, old: Node, op: str, inputs: Sequence[Tensor], **attrs: Any) -> Node:
+        """Put a standard node with these inputs and attributes in the place of `old`.
+
+        The new node takes over all outputs of `old`.
+        """
+        sources, outputs = list(inputs), list(old.outputs)
+        self.remove(old)
+        made = self.make(op, sources, outputs, attrs, like=old)
+        self.insert([made], at=old)
+        return made
+
+    def redirect(self, old: Variable, new: Tensor) -> None:
+        """Let every consumer of `old`, in subgraphs too, read `new`."""
+        for consumer in list(old.outputs):
+            for index, tensor in enumerate(consumer.inputs):
+                if tensor is old:
+                    consumer.inputs[index] = new
+
+    def can_bypass(self, node: Node, source: Tensor, output: int = 0) -> str | None:
+        """Why `bypass` would be wrong, or None."""
+        out = node.outputs[output]
+        if any(other.outputs or other.is_output for other in node.outputs if other is not out):
+            return "its other outputs are used"
+        if self.model.shadowed and any(user.graph is not self for user in out.outputs):
+            return "a subgraph that shadows outer names reads it"
+        if not out.is_output:
+            return None
+        if isinstance(source, Constant) or source.is_input or not source.inputs:
+            return "a graph output would be fed straight by an input, an initializer or a capture"
+        if source.is_output:
+            return "two graph outputs would be one tensor"
+        if source.inputs[0].graph is not self:
+            return "a subgraph's output would be a tensor of the graph around"
+        if self.model.shadowed and any(user.graph is not self for user in source.outputs):
+            return "a subgraph that shadows outer names reads its input"
+        return None
+
+    def bypass(self, node: Node, source: Tensor, output: int = 0) -> None:
+        """Remove `node`, whose output equals `source`; graph outputs keep their names.
+
+        Only where `can_bypass` has no objection.
+        """
+        out = node.outputs[output]
+        self.remove(node)
+        if not out.is_output:
+            self.redirect(out, source)
+            return
+        producer = source.inputs[0]
+        self.redirect(source, out)
+        producer.outputs[_position(producer.outputs, source)] = out
+
+    def settle(self) -> None:
+        """Bring the node list up to date: drop removed nodes, place inserted ones."""
+        if not self._unsettled:
+            return
+        settled: list[Node] = []
+
+        def place(node: Node) -> None:
+            for before in self._waiting.pop(node, ()):
+                place(before)
+            if not node.dead:
+                settled.append(node)
+
+        for node in self.nodes:
+            place(node)
+        self.nodes = settled
+        self._unsettled = False
+
+    def drop_constant(self, constant: Constant) -> None:
+        """Remove an initializer that nothing reads."""
+        del self.constants[constant.name]
+
+
+class ModelFacts:
+    """What all graphs of one model share."""
+
+    def __init__(self, model: onnx.ModelProto, folder: Path) -> None:
+        self.proto = model
+        self.folder = folder
+        self.opsets = {entry.domain: entry.version for entry in model.opset_import}
+        if "ai.onnx" in self.opsets:
+            self.opsets.setdefault("", self.opsets["ai.onnx"])
+        self.functions = {(f.domain, f.name) for f in model.functions}
+        self.names: set[str] = set()
+        self.shadowed = False
+
+
+def view(model: onnx.ModelProto, folder: Path) -> Graph:
+    """The main graph as graphsurgeon objects. `folder` is where external data lies.
+
+    The model is not changed and must stay alive and unchanged as long as the view is used.
+    """
+    return _import_graph(model.graph, ModelFacts(model, folder), None, ChainMap())
+
+
+def _import_graph(
+    proto: onnx.GraphProto,
+    model: ModelFacts,
+    parent: Graph | None,
+    outer: ChainMap[str, Tensor],
+) -> Graph:
+    graph = Graph(proto, model, parent)
+    scope = outer.new_child()
+    local = scope.maps[0]
+
+    def declare(tensor: Tensor) -> Tensor:
+        if parent is not None and tensor.name in outer:
+            model.shadowed = True
+        model.names.add(tensor.name)
+        local[tensor.name] = tensor
+        return tensor
+
+    for value in proto.input:
+        variable = Variable(value.name)
+        variable.is_input = True
+        graph.inputs.append(declare(variable))
+    for tensor in [*proto.initializer, *proto.sparse_initializer]:
+        name = tensor.values.name if isinstance(tensor, onnx.SparseTensorProto) else tensor.name
+        if name in local:  # an input with a default: not a constant
+            continue
+        constant = Constant(name, Weight(tensor, model.folder))
+        graph.constants[name] = constant
+        declare(constant)
+    produced = {name for node in proto.node for name in node.output if name}
+    for name in produced - local.keys():
+        declare(Variable(name))
+    for node_proto in proto.node:
+        model.names.add(node_proto.name)
+        inputs = [_lookup(name, scope, local) for name in node_proto.input]
+        outputs = [local[name] if name else Variable("") for name in node_proto.output]
+        attrs = {a.name: _import_attribute(a, model, graph, scope) for a in node_proto.attribute}
+        node = Node(
+            node_proto.op_type,
+            inputs,
+            outputs,
+            attrs,
+            node_proto.name,
+            node_proto.domain,
+            node_proto,
+        )
+        node.imported = attrs
+        node.graph = graph
+        graph.nodes.append(node)
+    for value in proto.output:
+        tensor = _lookup(value.name, scope, local)
+        graph.outputs.append(tensor)
+        tensor.is_output = True
+    graph.imported_nodes = list(graph.nodes)
+    graph.imported_constants = list(graph.constants.values())
+    return graph
+
+
+def _lookup(name: str, scope: ChainMap[str, Tensor], local: dict[str, Tensor]) -> Tensor:
+    if not name:
+        return Variable("")
+    if name not in scope:  # a dangling name: kept, for ORT to judge
+        local[name] = Variable(name)
+    return scope[name]
+
+
+def _import_attribute(
+    attribute: AttributeProto, model: ModelFacts, graph: Graph, scope: ChainMap[str, Tensor]
+) -> Any:
+    """A Python value; the proto itself where Python has no faithful one."""
+    if attribute.ref_attr_name:
+        return attribute
+    match attribute.type:
+        case AttributeProto.FLOAT:
+            return attribute.f
+        case AttributeProto.INT:
+            return attribute.i
+        case AttributeProto.STRING:
+            return _text(attribute.s)
+        case AttributeProto.FLOATS:
+            return tuple(attribute.floats)
+        case AttributeProto.INTS:
+            return tuple(attribute.ints)
+        case AttributeProto.STRINGS:
+            return tuple(_text(text) for text in attribute.strings)
+        case AttributeProto.TENSOR:
+            return Constant(attribute.t.name, Weight(attribute.t, model.folder))
+        case AttributeProto.GRAPH:
+            return _import_graph(attribute.g, model, graph, scope)
+    return attribute
+
+
+def _text(raw: bytes) -> str | bytes:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
+
+
+def _position(tensors: Sequence[Tensor], wanted: Tensor) -> int:
+    return next(index for index, tensor in enumerate(tensors) if tensor is wanted)
