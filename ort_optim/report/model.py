@@ -102,8 +102,10 @@ class OutputResult:
     """How far one output of the result is from the original's, over all input sets.
 
     The error figures are None where they make no sense (strings, exact integers that are equal,
-    random ops). `bound` says which rule decided, such as "rtol/atol" or "2x ORT's own error", and
-    `allowed_max_abs` is the largest error that this rule grants.
+    random ops). `decided_by` names the rule that decided, such as "rtol/atol", "exact" or "SNR";
+    `bound` is what that rule allows: an absolute error, for SNR dB, for top-1 a fraction.
+    `p50`, `p90` and `p99` are quantiles of the absolute error. All figures are those of the worst
+    input set, number `set_index`.
     """
 
     name: str
@@ -113,13 +115,16 @@ class OutputResult:
     max_abs: float | None = None
     max_rel: float | None = None
     mean_abs: float | None = None
-    quantiles: Mapping[str, float] = field(default_factory=dict)
+    p50: float | None = None
+    p90: float | None = None
+    p99: float | None = None
     cosine: float | None = None
     snr_db: float | None = None
     top1: float | None = None
-    bound: str = ""
-    allowed_max_abs: float | None = None
+    decided_by: str = ""
+    bound: float | None = None
     reason: str = ""
+    set_index: int = 0
 
 
 @dataclass(frozen=True)
