@@ -110,10 +110,10 @@ def to_tensor(constant: Constant) -> TensorProto:
 
 
 def _add_node(proto: onnx.GraphProto, node: Node, keep: Keep, with_value_info: bool) -> None:
-    if node.proto is not None and not _is_touched(node):
-        if with_value_info or not any(isinstance(v, Graph) for v in node.attrs.values()):
-            proto.node.append(node.proto)
-            return
+    has_subgraph = any(isinstance(value, Graph) for value in node.attrs.values())
+    if node.proto is not None and not _is_touched(node) and (with_value_info or not has_subgraph):
+        proto.node.append(node.proto)
+        return
     made = proto.node.add()
     if node.proto is not None:
         _copy_fields(

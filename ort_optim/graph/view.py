@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ class Node(gs.Node):  # type: ignore[misc]
     @property
     def key(self) -> str:
         """A name that stays the same from run to run: the first output's."""
-        return next((out.name for out in self.outputs if out.name), self.name)
+        return str(next((out.name for out in self.outputs if out.name), self.name))
 
     def is_op(self, *ops: str) -> bool:
         """Whether this is one of the named operators of the standard domain."""
@@ -140,6 +140,7 @@ class Graph(gs.Graph):  # type: ignore[misc]
 
     def __init__(self, proto: onnx.GraphProto, model: ModelFacts, parent: Graph | None) -> None:
         super().__init__(name=proto.name, opset=model.opsets.get("", 1))
+        self.nodes: list[Node] = []
         self.proto = proto
         self.model = model
         self.parent = parent
@@ -361,7 +362,7 @@ def _import_graph(
     return graph
 
 
-def _lookup(name: str, scope: ChainMap[str, Tensor], local: dict[str, Tensor]) -> Tensor:
+def _lookup(name: str, scope: ChainMap[str, Tensor], local: MutableMapping[str, Tensor]) -> Tensor:
     if not name:
         return Variable("")
     if name not in scope:  # a dangling name: kept, for ORT to judge

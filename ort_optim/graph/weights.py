@@ -50,8 +50,8 @@ def size_bytes(tensor: TensorProto) -> int:
         return 0
     bits = _BITS.get(tensor.data_type)
     if bits is None:
-        bits = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize * 8
-    return (math.prod(tensor.dims) * bits + 7) // 8
+        bits = 8 * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return int(math.prod(tensor.dims) * bits + 7) // 8
 
 
 def external_range(tensor: TensorProto, folder: Path) -> ByteRange:

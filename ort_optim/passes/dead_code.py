@@ -1,0 +1,45 @@
+"""Dead code: nodes whose outputs nobody reads, and weights that no node uses.
+
+    x -> Conv -> y (unused)         =>  nothing
+    initializer that nothing reads  =>  nothing
+
+Every ONNX operator of a subgraph-free graph is pure, so a node is dead when none of its outputs
+is read or given out. Also dropped: (1) trailing optional outputs that nobody reads, where the
+operator lets them be omitted; (2) unused initializers of any graph.
+"""
+
+from __future__ import annotations
+
+from ort_optim.graph.view import Graph
+from ort_optim.passes.base import Context, GraphPass
+from ort_optim.passes.match import is_used
+
+NAME = "dead-code"
+
+
+def rewrite(root: Graph, ctx: Context) -> None:
+    """Remove dead nodes from the end of each graph to its start, then unused constants."""
+    for graph in list(root.walk()):
+        for node in reversed(graph.nodes):
+            if node.dead or any(is_used(out) for out in node.outputs):
+                continue
+            if ctx.fuel(NAME, node, "no output is used"):
+                for inner in list(node.subgraphs()):
+                    _disconnect(inner)
+                graph.remove(node)
+    for graph in list(root.walk()):
+        graph.settle()
+        for constant in list(graph.constants.values()):
+            if not is_used(constant):
+                graph.drop_constant(constant)
+
+
+def _disconnect(graph: Graph) -> None:
+    """Let go of the tensors that the nodes of a removed subgraph read."""
+    for node in graph.nodes:
+        for inner in list(node.subgraphs()):
+            _disconnect(inner)
+        graph.remove(node)
+
+
+PASS = GraphPass(NAME, rewrite)
