@@ -1,0 +1,1 @@
+"""Named targets, one JSON file each, in the form `ort_optim probe --json` writes."""
