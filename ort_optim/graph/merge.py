@@ -94,19 +94,23 @@ def _fill(
 
 def _add_constant(proto: onnx.GraphProto, constant: Constant, keep: Keep) -> None:
     origin = constant.proto
-    if isinstance(origin, onnx.SparseTensorProto):
+    if isinstance(origin, onnx.SparseTensorProto) and origin.values.name == constant.name:
         proto.sparse_initializer.append(origin)
-    elif origin is not None:
-        proto.initializer.append(keep(origin))
     else:
         proto.initializer.append(keep(to_tensor(constant)))
 
 
 def to_tensor(constant: Constant) -> TensorProto:
     """The dense proto of a constant, under its present name."""
-    if isinstance(constant.proto, TensorProto) and constant.proto.name == constant.name:
-        return constant.proto
-    return numpy_helper.from_array(constant.values, constant.name)
+    origin = constant.proto
+    if not isinstance(origin, TensorProto):
+        return numpy_helper.from_array(constant.values, constant.name)
+    if origin.name == constant.name:
+        return origin
+    renamed = TensorProto()
+    renamed.CopyFrom(origin)
+    renamed.name = constant.name
+    return renamed
 
 
 def _add_node(proto: onnx.GraphProto, node: Node, keep: Keep, with_value_info: bool) -> None:

@@ -99,6 +99,10 @@ class Constant(gs.Constant):  # type: ignore[misc]
         """The proto in the file, None for a constant made by a pass."""
         return self._values.tensor if isinstance(self._values, Weight) else None
 
+    def renamed(self, name: str) -> Constant:
+        """The same value under another name, without reading it."""
+        return Constant(name, self._values)
+
 
 Tensor = Variable | Constant
 
@@ -237,8 +241,10 @@ class Graph(gs.Graph):  # type: ignore[misc]
             return "a subgraph that shadows outer names reads it"
         if not out.is_output:
             return None
-        if isinstance(source, Constant) or source.is_input or not source.inputs:
-            return "a graph output would be fed straight by an input, an initializer or a capture"
+        if isinstance(source, Constant):
+            return None if self.parent is None else "a subgraph's output would be an initializer"
+        if source.is_input or not source.inputs:
+            return "a graph output would be fed straight by an input or a capture"
         if source.is_output:
             return "two graph outputs would be one tensor"
         if source.inputs[0].graph is not self:
@@ -250,12 +256,20 @@ class Graph(gs.Graph):  # type: ignore[misc]
     def bypass(self, node: Node, source: Tensor, output: int = 0) -> None:
         """Remove `node`, whose output equals `source`; graph outputs keep their names.
 
-        Only where `can_bypass` has no objection.
+        Only where `can_bypass` has no objection. An output fed by a constant becomes an
+        initializer under the output's name.
         """
         out = node.outputs[output]
         self.remove(node)
         if not out.is_output:
             self.redirect(out, source)
+            return
+        if isinstance(source, Constant):
+            given = source.renamed(out.name)
+            given.is_output = True
+            self.constants[given.name] = given
+            self.redirect(out, given)
+            self.outputs[_position(self.outputs, out)] = given
             return
         producer = source.inputs[0]
         self.redirect(source, out)

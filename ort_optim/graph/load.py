@@ -1,0 +1,135 @@
+"""Reads a model file, and says in one line what is wrong with one that can't be read.
+
+External data stays on disk; that it is there, long enough and inside the model's folder is
+checked here, so that nothing later stumbles over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+
+from ort_optim.errors import InputError
+from ort_optim.graph.weights import external_range, is_external
+
+PROTOBUF_LIMIT_BYTES = 2**31 - 1
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+ORT_FORMAT_MARK = b"ORTM"  # at byte 4 of a model in ORT's own format
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model as it is in its file, without its external data.
+
+    `folder` is where external locations start; `size_bytes` counts model and external data.
+    """
+
+    path: Path
+    model: ModelProto
+    folder: Path
+    size_bytes: int
+    data_files: tuple[Path, ...] = ()
+
+
+def load_model(path: Path) -> LoadedModel:
+    """Read a model. Raises InputError with one line that says what is wrong."""
+    raw = _read(path)
+    model = ModelProto()
+    try:
+        model.ParseFromString(raw)
+    except DecodeError:
+        raise InputError(_not_a_model(path, raw)) from None
+    if not model.HasField("graph"):
+        raise InputError(_not_a_model(path, raw))
+    # A hub's cache names the model by a link too: external data lies beside the link.
+    folder = path.absolute().parent
+    try:
+        ranges = [external_range(t, folder) for t in tensors(model) if is_external(t)]
+    except UnicodeDecodeError:
+        raise InputError(f"{path} holds names that are not UTF-8: it is damaged") from None
+    files = tuple(dict.fromkeys(where.path for where in ranges))
+    size = len(raw) + sum(file.stat().st_size for file in files)
+    return LoadedModel(path, model, folder, size, files)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            raise InputError(f"{path} is a directory: name the .onnx file in it")
+        if path.stat().st_size > PROTOBUF_LIMIT_BYTES:
+            raise InputError(
+                f"{path} is larger than 2 GB, which protobuf does not allow: "
+                "export it again with external data"
+            )
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}") from None
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}") from None
+
+
+def _not_a_model(path: Path, raw: bytes) -> str:
+    if not raw:
+        return f"{path} is empty"
+    if raw.startswith(LFS_POINTER):
+        return f"{path} is a git-lfs pointer, not the model: run `git lfs pull`"
+    if raw[4:8] == ORT_FORMAT_MARK:
+        return f"{path} is in ORT format: give the .onnx file that it was made from"
+    head = raw[:4096]
+    if b"\0" not in head:
+        try:
+            head[: head.rfind(b"\n") + 1 or None].decode()
+            return f"{path} is a text file, not an ONNX model"
+        except UnicodeDecodeError:
+            pass
+    return f"{path} is not an ONNX model, or it is truncated or damaged"
+
+
+def tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """All constant tensors: initializers and attributes, in subgraphs and functions too."""
+    yield from graph_tensors(model.graph)
+    for function in model.functions:
+        yield from _node_tensors(function.node)
+
+
+def graph_tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    """All constant tensors of a graph and its subgraphs."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield sparse.values
+        yield sparse.indices
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from _attribute_tensors(attribute)
+
+
+def _attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
+    if attribute.HasField("t"):
+        yield attribute.t
+    yield from attribute.tensors
+    if attribute.HasField("sparse_tensor"):
+        yield attribute.sparse_tensor.values
+        yield attribute.sparse_tensor.indices
+    if attribute.HasField("g"):
+        yield from graph_tensors(attribute.g)
+    for graph in attribute.graphs:
+        yield from graph_tensors(graph)
+
+
+def subgraphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """The graph itself and everything nested in its nodes, outer ones first."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from subgraphs(attribute.g)
+            for inner in attribute.graphs:
+                yield from subgraphs(inner)
