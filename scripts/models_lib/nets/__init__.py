@@ -1,0 +1,1 @@
+"""One network per file: `make(seed, threads) -> Made`."""
