@@ -1,7 +1,8 @@
 """Reads a model file, and says in one line what is wrong with one that can't be read.
 
-External data stays on disk; that it is there, long enough and inside the model's folder is
-checked here, so that nothing later stumbles over it.
+External data stays on disk, but for small tensors, whose values shape inference needs. That the
+files are there, long enough and inside the model's folder is checked here, so that nothing later
+stumbles over it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from ort_optim.errors import InputError
-from ort_optim.graph.weights import external_range, is_external
+from ort_optim.graph.weights import SKELETON_BYTES, external_range, is_external, make_inline
 
 PROTOBUF_LIMIT_BYTES = 2**31 - 1
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -48,10 +49,13 @@ def load_model(path: Path) -> LoadedModel:
     # A hub's cache names the model by a link too: external data lies beside the link.
     folder = path.absolute().parent
     try:
-        ranges = [external_range(t, folder) for t in tensors(model) if is_external(t)]
+        external = [(t, external_range(t, folder)) for t in tensors(model) if is_external(t)]
     except UnicodeDecodeError:
         raise InputError(f"{path} holds names that are not UTF-8: it is damaged") from None
-    files = tuple(dict.fromkeys(where.path for where in ranges))
+    files = tuple(dict.fromkeys(where.path for _, where in external))
+    for tensor, where in external:
+        if where.length_bytes <= SKELETON_BYTES:
+            make_inline(tensor, folder)
     size = len(raw) + sum(file.stat().st_size for file in files)
     return LoadedModel(path, model, folder, size, files)
 
@@ -91,14 +95,20 @@ def _not_a_model(path: Path, raw: bytes) -> str:
 
 def tensors(model: ModelProto) -> Iterator[TensorProto]:
     """All constant tensors: initializers and attributes, in subgraphs and functions too."""
-    yield from graph_tensors(model.graph)
+    yield from model.graph.initializer
+    yield from inner_tensors(model)
+
+
+def inner_tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """All constant tensors but the main graph's dense initializers."""
+    yield from _graph_tensors(model.graph, initializers=False)
     for function in model.functions:
         yield from _node_tensors(function.node)
 
 
-def graph_tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    """All constant tensors of a graph and its subgraphs."""
-    yield from graph.initializer
+def _graph_tensors(graph: GraphProto, *, initializers: bool = True) -> Iterator[TensorProto]:
+    if initializers:
+        yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield sparse.values
         yield sparse.indices
@@ -119,9 +129,9 @@ def _attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
         yield attribute.sparse_tensor.values
         yield attribute.sparse_tensor.indices
     if attribute.HasField("g"):
-        yield from graph_tensors(attribute.g)
+        yield from _graph_tensors(attribute.g)
     for graph in attribute.graphs:
-        yield from graph_tensors(graph)
+        yield from _graph_tensors(graph)
 
 
 def subgraphs(graph: GraphProto) -> Iterator[GraphProto]:

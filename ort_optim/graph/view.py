@@ -340,11 +340,12 @@ def _import_graph(
         variable = Variable(value.name)
         variable.is_input = True
         graph.inputs.append(declare(variable))
-    for tensor in [*proto.initializer, *proto.sparse_initializer]:
-        name = tensor.values.name if isinstance(tensor, onnx.SparseTensorProto) else tensor.name
+    dense = [(tensor.name, Weight(tensor, model.folder)) for tensor in proto.initializer]
+    sparse = [(s.values.name, Weight(s, model.folder)) for s in proto.sparse_initializer]
+    for name, weight in [*dense, *sparse]:
         if name in local:  # an input with a default: not a constant
             continue
-        constant = Constant(name, Weight(tensor, model.folder))
+        constant = Constant(name, weight)
         graph.constants[name] = constant
         declare(constant)
     produced = {name for node in proto.node for name in node.output if name}

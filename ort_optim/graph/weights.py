@@ -117,15 +117,24 @@ def to_array(tensor: TensorProto, folder: Path) -> Array:
     where = external_range(tensor, folder)
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
     if tensor.data_type in _BITS or where.length_bytes == 0:
-        inline = TensorProto(data_type=tensor.data_type, dims=tensor.dims)
-        with where.path.open("rb") as file:
-            file.seek(where.offset_bytes)
-            inline.raw_data = file.read(where.length_bytes)
+        inline = TensorProto()
+        inline.CopyFrom(tensor)
+        make_inline(inline, folder)
         return numpy_helper.to_array(inline)
     raw = np.memmap(
         where.path, np.uint8, mode="r", offset=where.offset_bytes, shape=(where.length_bytes,)
     )
     return raw.view(dtype).reshape(tuple(tensor.dims))
+
+
+def make_inline(tensor: TensorProto, folder: Path) -> None:
+    """Read an external tensor's bytes into the proto itself."""
+    where = external_range(tensor, folder)
+    with where.path.open("rb") as file:
+        file.seek(where.offset_bytes)
+        tensor.raw_data = file.read(where.length_bytes)
+    tensor.ClearField("external_data")
+    tensor.ClearField("data_location")
 
 
 def sparse_to_array(sparse: onnx.SparseTensorProto, folder: Path) -> Array:

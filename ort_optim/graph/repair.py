@@ -1,0 +1,215 @@
+"""Puts right what can be put right while loading, and says what it did.
+
+Every repair leaves the meaning of the model as ONNX Runtime reads it. In order:
+    (1) missing IR version, operator set imports, graph name
+    (2) IR version too old for what the file uses
+    (3) weights listed as graph inputs are frozen, unless the caller wants to keep them
+    (4) nodes in topological order
+    (5) names that must be unique: initializers, value infos, nodes
+    (6) graph outputs without type or shape get what inference finds
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import onnx
+from onnx import FunctionProto, GraphProto, ModelProto, helper
+
+from ort_optim.errors import InputError
+from ort_optim.graph import weights
+from ort_optim.graph.load import subgraphs
+from ort_optim.graph.order import sort_graph
+from ort_optim.graph.shapes import infer
+
+FIRST_IR_WITH_IMPORTS = 3
+FIRST_IR_WITH_PLAIN_INITIALIZERS = 4  # from here on an initializer need not be a graph input
+STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+def repair(model: ModelProto, *, keep_initializer_inputs: bool = False) -> list[str]:
+    """Repair the model in place; one sentence for each thing that was wrong."""
+    return [
+        *_complete_imports(model),
+        *_freeze(model, keep_initializer_inputs),
+        *_order(model),
+        *_unique_names(model),
+        *_type_outputs(model),
+    ]
+
+
+def pin_shapes(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Give inputs static shapes in place, and drop the value infos that this makes stale.
+
+    Raises InputError for an input that is not there, has another rank, or contradicts a fixed
+    dimension.
+    """
+    inputs = {value.name: value for value in model.graph.input}
+    initial = {tensor.name for tensor in model.graph.initializer}
+    free = [name for name in inputs if name not in initial]
+    done = []
+    for name, shape in shapes.items():
+        if name not in inputs:
+            raise InputError(f"--shape: no input '{name}'; the inputs are {', '.join(free)}")
+        tensor = inputs[name].type.tensor_type
+        stated = [helper.printable_dim(dim) for dim in tensor.shape.dim]
+        wanted = "x".join(map(str, shape))
+        if tensor.HasField("shape") and len(stated) != len(shape):
+            raise InputError(
+                f"--shape: input '{name}' has rank {len(stated)} "
+                f"({'x'.join(stated) or 'scalar'}), not {len(shape)} ({wanted})"
+            )
+        for dim, size in zip(tensor.shape.dim, shape, strict=False):
+            if dim.HasField("dim_value") and dim.dim_value not in (0, -1, size):
+                raise InputError(
+                    f"--shape: input '{name}' has a fixed dimension {dim.dim_value} "
+                    f"where {wanted} has {size}"
+                )
+        tensor.shape.ClearField("dim")
+        for size in shape:
+            tensor.shape.dim.add(dim_value=size)
+        done.append(f"input '{name}' pinned to {wanted}")
+    if done:
+        for graph in subgraphs(model.graph):
+            del graph.value_info[:]
+        for value in model.graph.output:
+            if value.type.HasField("tensor_type"):
+                value.type.tensor_type.ClearField("shape")
+        _type_outputs(model)
+    return done
+
+
+def _complete_imports(model: ModelProto) -> Iterator[str]:
+    has_standard = any(entry.domain in STANDARD_DOMAINS for entry in model.opset_import)
+    used = _used_domains(model)
+    if not has_standard and (used & set(STANDARD_DOMAINS) or not model.opset_import):
+        version = _opset_of_ir(model.ir_version)
+        model.opset_import.append(helper.make_opsetid("", version))
+        yield f"operator set import was missing: {version} assumed, from the IR version"
+    known = {entry.domain for entry in model.opset_import} | set(STANDARD_DOMAINS)
+    for domain in sorted(used - known):
+        model.opset_import.append(helper.make_opsetid(domain, 1))
+        yield f"import of domain '{domain}' was missing"
+    if model.ir_version < FIRST_IR_WITH_IMPORTS:
+        yield f"IR version {model.ir_version} raised to {FIRST_IR_WITH_IMPORTS}"
+        model.ir_version = FIRST_IR_WITH_IMPORTS
+    for graph in subgraphs(model.graph):
+        if not graph.name:
+            graph.name = "main_graph" if graph is model.graph else "subgraph"
+            yield "a graph had no name"
+
+
+def _used_domains(model: ModelProto) -> set[str]:
+    nodes = itertools.chain(
+        (node for graph in subgraphs(model.graph) for node in graph.node),
+        (node for function in model.functions for node in function.node),
+    )
+    return {node.domain for node in nodes}
+
+
+def _opset_of_ir(ir_version: int) -> int:
+    """The newest standard operator set released with an IR version; 1 before there were any."""
+    rows = [row for row in helper.VERSION_TABLE if row[1] == ir_version]
+    return max((int(row[2]) for row in rows), default=1)
+
+
+def _freeze(model: ModelProto, keep: bool) -> Iterator[str]:
+    inputs = {value.name for value in model.graph.input}
+    names = [tensor.name for tensor in model.graph.initializer]
+    names += [sparse.values.name for sparse in model.graph.sparse_initializer]
+    also_inputs = [name for name in names if name in inputs]
+    if also_inputs and not keep:
+        frozen = set(also_inputs)
+        names_in_order = [value.name for value in model.graph.input]
+        _keep_only(
+            model.graph.input, {i for i, name in enumerate(names_in_order) if name not in frozen}
+        )
+        yield f"{len(frozen)} weights were listed as graph inputs: frozen"
+    if len(also_inputs) < len(names) or not keep:
+        old = model.ir_version
+        if names and old < FIRST_IR_WITH_PLAIN_INITIALIZERS:
+            model.ir_version = FIRST_IR_WITH_PLAIN_INITIALIZERS
+            yield f"IR version {old} raised to {model.ir_version}: weights are no graph inputs"
+
+
+def _order(model: ModelProto) -> Iterator[str]:
+    if sort_graph(model.graph):
+        yield "nodes were not in topological order"
+
+
+def _unique_names(model: ModelProto) -> Iterator[str]:
+    for graph in subgraphs(model.graph):
+        for field in ("initializer", "value_info"):
+            entries = getattr(graph, field)
+            first: dict[str, int] = {}
+            for index, entry in enumerate(entries):
+                first.setdefault(entry.name, index)
+            if len(first) < len(entries):
+                yield f"{len(entries) - len(first)} duplicate entries of {field} dropped"
+                _keep_only(entries, set(first.values()))
+        if clashes := _rename_duplicates(graph):
+            yield f"{clashes} nodes shared a name with another: renamed"
+    for function in model.functions:
+        _rename_duplicates(function)
+
+
+def _rename_duplicates(graph: GraphProto | FunctionProto) -> int:
+    taken = {node.name for node in graph.node if node.name}
+    seen: set[str] = set()
+    renamed = 0
+    for node in graph.node:
+        if node.name and node.name in seen:
+            node.name = next(
+                name
+                for name in (f"{node.name}_{n}" for n in itertools.count(1))
+                if name not in taken
+            )
+            taken.add(node.name)
+            renamed += 1
+        seen.add(node.name)
+    return renamed
+
+
+def _type_outputs(model: ModelProto) -> Iterator[str]:
+    bare = [value for value in model.graph.output if not _is_typed(value)]
+    if not bare:
+        return
+    inferred = {value.name: value for value in infer(_without_weights(model)).graph.output}
+    done = 0
+    for value in bare:
+        found = inferred.get(value.name)
+        if found is not None and found.HasField("type") and found.type != value.type:
+            value.type.CopyFrom(found.type)
+            done += 1
+    if done:
+        yield f"{done} graph outputs had no shape: inferred"
+
+
+def _is_typed(value: onnx.ValueInfoProto) -> bool:
+    if not value.HasField("type"):
+        return False
+    kind = value.type.WhichOneof("value")
+    return kind is not None and (kind != "tensor_type" or value.type.tensor_type.HasField("shape"))
+
+
+def _without_weights(model: ModelProto) -> ModelProto:
+    """A copy for shape inference, without the data of large initializers."""
+    graph = model.graph
+    bare = ModelProto(ir_version=model.ir_version)
+    bare.opset_import.extend(model.opset_import)
+    bare.functions.extend(model.functions)
+    bare.graph.name = graph.name
+    bare.graph.node.extend(graph.node)
+    bare.graph.input.extend(graph.input)
+    bare.graph.output.extend(graph.output)
+    bare.graph.initializer.extend(weights.skeleton(tensor) for tensor in graph.initializer)
+    return bare
+
+
+def _keep_only(field: Any, kept: Collection[int]) -> None:
+    """Drop the entries of a repeated field whose index is not in `kept`."""
+    for index in reversed(range(len(field))):
+        if index not in kept:
+            del field[index]

@@ -1,0 +1,242 @@
+"""Writes a model whole or not at all.
+
+The file is written beside its place under a temporary name, flushed to the disk and renamed.
+External data goes first, into a file named by its content, so that at any instant the model in
+place refers to data that is there. Whatever a killed run left behind is removed by the next one.
+
+    OUT.onnx                  the model
+    OUT.onnx.<sha256>.data    its external data, if it has any
+    .OUT.onnx.<pid>.tmp       being written
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import psutil
+from onnx import ModelProto, TensorProto, numpy_helper
+
+from ort_optim.errors import InputError
+from ort_optim.graph.load import LoadedModel, inner_tensors, load_model, tensors
+from ort_optim.graph.weights import external_range, is_external, make_inline, size_bytes
+
+EXTERNAL_FROM_BYTES = 1024  # smaller tensors stay in the model file
+INLINE_LIMIT_BYTES = 1_800_000_000  # a larger model gets external data
+ALIGNMENT_BYTES = 4096  # a page, so that the data can be mapped
+CHUNK_BYTES = 1 << 24
+
+_DATA_NAME = r"\.[0-9a-f]{64}\.data"
+_TEMPORARY_NAME = r"\.(\d+)\.tmp"
+
+
+def check_writable(out: Path) -> None:
+    """Raise InputError if `out` can't be written; nothing is changed."""
+    folder = out.parent
+    if out.is_dir():
+        raise InputError(f"{out} is a directory: name the file to write")
+    if not folder.is_dir():
+        raise InputError(f"the output folder {folder} does not exist: make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"the output folder {folder} is read-only")
+
+
+def clean_up(out: Path) -> None:
+    """Remove what earlier runs for `out` left: temporary files and data nothing refers to.
+
+    Files of a process that is still running are left alone, and so is all data if the model in
+    place can't be read.
+    """
+    out = out.resolve()
+    name = re.escape(out.name)
+    for path in out.parent.iterdir():
+        match = re.fullmatch(rf"\.{name}(?:\.data)?{_TEMPORARY_NAME}", path.name)
+        if match and not psutil.pid_exists(int(match[1])):
+            path.unlink(missing_ok=True)
+    stale = {p for p in out.parent.iterdir() if re.fullmatch(name + _DATA_NAME, p.name)}
+    if not stale:
+        return
+    if out.exists():
+        with suppress(InputError):
+            stale -= set(load_model(out).data_files)
+            _remove(stale)
+    else:
+        _remove(stale)
+
+
+def _remove(paths: set[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def save_model(model: ModelProto, folder: Path, out: Path, *, external: bool = False) -> int:
+    """Write `model`, whose external data lies in `folder`, and return the bytes written.
+
+    Data goes to an external file if `external` is set or the model is too large for one message.
+    Raises InputError if the disk is full or may not be written; `out` is then as it was.
+    """
+    out = out.resolve()
+    total = model.ByteSize() + sum(size_bytes(t) for t in tensors(model) if is_external(t))
+    with _one_line_errors(out):
+        if not external and total <= INLINE_LIMIT_BYTES:
+            return _write_inline(model, folder, out)
+        return _write_external(model, folder, out)
+
+
+def copy_model(loaded: LoadedModel, out: Path) -> int:
+    """Put the original in the place of `out`, byte for byte, and return the bytes written.
+
+    With external data and another folder the data is written anew beside `out`, and the model
+    refers to it there.
+    """
+    out = out.resolve()
+    if loaded.data_files and loaded.folder.resolve() != out.parent:
+        fresh = load_model(loaded.path)
+        return save_model(fresh.model, fresh.folder, out, external=True)
+    if out.exists() and out.samefile(loaded.path):
+        return loaded.size_bytes
+    with _one_line_errors(out), _replacing(out) as file, loaded.path.open("rb") as source:
+        shutil.copyfileobj(source, file, CHUNK_BYTES)
+    return loaded.size_bytes
+
+
+def _write_inline(model: ModelProto, folder: Path, out: Path) -> int:
+    inlined = _with_inline_data(model, folder)
+    raw = inlined.SerializeToString()
+    with _replacing(out) as file:
+        file.write(raw)
+    return len(raw)
+
+
+def _with_inline_data(model: ModelProto, folder: Path) -> ModelProto:
+    if not any(is_external(tensor) for tensor in tensors(model)):
+        return model
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for tensor in tensors(copy):
+        if is_external(tensor):
+            make_inline(tensor, folder)
+    return copy
+
+
+def _write_external(model: ModelProto, folder: Path, out: Path) -> int:
+    slim = ModelProto()
+    slim.CopyFrom(model)
+    temporary = _temporary(out.with_name(out.name + ".data"))
+    placed: list[TensorProto] = []
+    digest = hashlib.sha256()
+    try:
+        with temporary.open("wb") as file:
+            for tensor in slim.graph.initializer:
+                if is_external(tensor) or size_bytes(tensor) >= EXTERNAL_FROM_BYTES:
+                    _append(file, digest, tensor, folder)
+                    placed.append(tensor)
+            for tensor in inner_tensors(slim):
+                if is_external(tensor):
+                    _append(file, digest, tensor, folder)
+                    placed.append(tensor)
+            data_bytes = file.tell()
+            _flush(file)
+        data = out.with_name(f"{out.name}.{digest.hexdigest()}.data")
+        temporary.replace(data)
+    finally:
+        temporary.unlink(missing_ok=True)
+    for tensor in placed:
+        tensor.external_data[0].value = data.name
+    try:
+        raw = slim.SerializeToString()
+        with _replacing(out) as file:
+            file.write(raw)
+    except BaseException:
+        clean_up(out)
+        raise
+    return len(raw) + data_bytes
+
+
+def _append(file: BinaryIO, digest: hashlib._Hash, tensor: TensorProto, folder: Path) -> None:
+    """Write one tensor's bytes at the next aligned offset and let the tensor refer to them."""
+    padding = bytes(-file.tell() % ALIGNMENT_BYTES)
+    file.write(padding)
+    digest.update(padding)
+    offset = file.tell()
+    for chunk in _chunks(tensor, folder):
+        file.write(chunk)
+        digest.update(chunk)
+    length = file.tell() - offset
+    name, data_type, dims = tensor.name, tensor.data_type, list(tensor.dims)
+    notes = tensor.doc_string, list(tensor.metadata_props)
+    tensor.Clear()
+    tensor.name, tensor.data_type, tensor.doc_string = name, data_type, notes[0]
+    tensor.dims.extend(dims)
+    tensor.metadata_props.extend(notes[1])
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", ""), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def _chunks(tensor: TensorProto, folder: Path) -> Iterator[bytes]:
+    """The tensor's bytes as they are in raw data."""
+    if not is_external(tensor):
+        if not tensor.HasField("raw_data"):
+            tensor = numpy_helper.from_array(numpy_helper.to_array(tensor))
+        yield tensor.raw_data
+        return
+    where = external_range(tensor, folder)
+    left = where.length_bytes
+    with where.path.open("rb") as source:
+        source.seek(where.offset_bytes)
+        while left > 0 and (chunk := source.read(min(CHUNK_BYTES, left))):
+            left -= len(chunk)
+            yield chunk
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` in one step if the block ends well."""
+    temporary = _temporary(path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            _flush(file)
+        if path.exists():
+            shutil.copymode(path, temporary)
+        temporary.replace(path)
+        _flush_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename last through a power cut, where the system can do that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _one_line_errors(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise InputError(f"the disk is full: {out} was not written") from None
+        raise InputError(f"{out} can't be written: {error.strerror}") from None
