@@ -148,8 +148,14 @@ def run_command(command: list[str], timeout_s: float, cwd: Path | None = None) -
 class Worker:
     """A child process that answers JSON jobs; a crash or a hang costs one job, not the run."""
 
-    def __init__(self, script: Path = HERE / "_ort_worker.py", timeout_s: float = 60) -> None:
+    def __init__(
+        self,
+        script: Path = HERE / "_ort_worker.py",
+        timeout_s: float = 60,
+        python: str = sys.executable,
+    ) -> None:
         self.script = script
+        self.python = python
         self.timeout_s = timeout_s
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -157,7 +163,7 @@ class Worker:
         """The answer to `job`; status `crash` or `timeout` if the worker did not give one."""
         if self.process is None or self.process.poll() is not None:
             self.process = subprocess.Popen(
-                [sys.executable, str(self.script)],
+                [self.python, str(self.script)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

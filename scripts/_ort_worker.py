@@ -3,6 +3,7 @@
 One JSON job a line on stdin, one JSON answer a line on stdout. Jobs (key `do`):
 
     compare      run `a` and `b` on the same random inputs, graph optimizations off, and compare
+    latency      time `a` and `b` in turn on one input, ORT as it comes but one thread
     suite_run    run `model` on the data sets of folder `sets`; keep inputs and outputs in `save`
     suite_check  optimize `source` into `model`, run that on the kept inputs and compare
 
@@ -15,6 +16,7 @@ import json
 import os
 import pickle
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,9 @@ import onnxruntime as ort
 from _feeds import SCHEMES, make_feeds
 from _values import Value, first_difference, run_once, unusable
 from onnx import numpy_helper
+
+WARM_UP_RUNS = 3
+FEWEST_PAIRS = 10
 
 
 def open_session(path: str, optimize: bool = False) -> ort.InferenceSession:
@@ -46,8 +51,9 @@ def compare(job: dict[str, Any]) -> dict[str, Any]:
     detail = "no inputs tried"
     fallback = None
     for scheme in SCHEMES:
-        feeds = make_feeds(original.get_inputs(), job.get("shapes", {}), scheme, job.get("seed", 0))
         try:
+            inputs = original.get_inputs()
+            feeds = make_feeds(inputs, job.get("shapes", {}), scheme, job.get("seed", 0))
             want = original.run(None, feeds)
         except Exception as error:
             detail = one_line(error)
@@ -84,6 +90,35 @@ def compare(job: dict[str, Any]) -> dict[str, Any]:
         slack = open_session(job["a"], optimize=True).run(None, feeds)
         detail = first_difference(names, want, got, slack)
     return {"status": "differs" if detail else "same", "detail": detail, "scheme": scheme.name}
+
+
+def latency(job: dict[str, Any]) -> dict[str, Any]:
+    """Times of `pairs` runs (fewer when `seconds` are over) of each model, in microseconds.
+
+    The runs alternate and so does their order; `b_first` says which session is made first. The
+    inputs are those of the scheme that `compare` named.
+    """
+    paths = {"a": job["a"], "b": job["b"]}
+    order = ("b", "a") if job.get("b_first") else ("a", "b")
+    sessions = {key: open_session(paths[key], optimize=True) for key in order}
+    scheme = next(s for s in SCHEMES if s.name == job["scheme"])
+    every = make_feeds(sessions["a"].get_inputs(), job["shapes"], scheme, job.get("seed", 0))
+    feeds = {
+        key: {value.name: every[value.name] for value in session.get_inputs()}
+        for key, session in sessions.items()
+    }
+    times: dict[str, list[float]] = {"a": [], "b": []}
+    deadline = time.perf_counter() + job["seconds"]
+    for number in range(WARM_UP_RUNS + job["pairs"]):
+        for key in order if number % 2 else order[::-1]:
+            start = time.perf_counter_ns()
+            sessions[key].run(None, feeds[key])
+            elapsed_us = (time.perf_counter_ns() - start) / 1000
+            if number >= WARM_UP_RUNS:
+                times[key].append(elapsed_us)
+        if time.perf_counter() > deadline and len(times["a"]) >= FEWEST_PAIRS:
+            break
+    return {"status": "timed", "detail": "", **times}
 
 
 def load_sets(folder: str, model: onnx.ModelProto) -> list[dict[str, Value]]:
@@ -173,7 +208,7 @@ def one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
-JOBS = {"compare": compare, "suite_run": suite_run, "suite_check": suite_check}
+JOBS = {"compare": compare, "latency": latency, "suite_run": suite_run, "suite_check": suite_check}
 
 
 def main() -> None:
