@@ -1,1 +1,79 @@
+"""The command line: one file per command, one line per command in `COMMANDS`.
 
+A command module has NAME, HELP, add_arguments(parser) and run(args) -> exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ort_optim._version import __version__
+from ort_optim.errors import InputError, OrtOptimError
+
+COMMANDS = ("optimize", "inspect", "compare", "bench", "probe", "inline")
+
+FAULT_OF_OURS = 1
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all errors of this program are."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see `{self.prog} --help`)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code; errors become one line on stderr."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = _parse(arguments)
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OrtOptimError as error:
+        if "--debug" in arguments:
+            raise
+        print(f"ort_optim: {_one_line(str(error))}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("ort_optim: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        print(
+            f"ort_optim: internal error: {type(error).__name__}: {_one_line(str(error))} "
+            "(--debug shows the traceback)",
+            file=sys.stderr,
+        )
+        return FAULT_OF_OURS
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(
+        prog="python -m ort_optim",
+        description="Optimize ONNX models for ONNX Runtime, and prove that the outputs agree.",
+    )
+    parser.add_argument("--version", action="version", version=f"ort_optim {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    # Only the command that is called is imported: each brings libraries that take time to load.
+    wanted = [name for name in COMMANDS if name in arguments[:1]] or COMMANDS
+    for name in wanted:
+        command = importlib.import_module(f"ort_optim.cli.{name}")
+        sub = commands.add_parser(command.NAME, help=command.HELP, description=command.HELP)
+        command.add_arguments(sub)
+        sub.add_argument("--debug", action="store_true", help="show a traceback on errors")
+        sub.set_defaults(run=command.run)
+    return parser.parse_args(arguments)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -83,13 +83,9 @@ def _not_a_model(path: Path, raw: bytes) -> str:
         return f"{path} is a git-lfs pointer, not the model: run `git lfs pull`"
     if raw[4:8] == ORT_FORMAT_MARK:
         return f"{path} is in ORT format: give the .onnx file that it was made from"
-    head = raw[:4096]
-    if b"\0" not in head:
-        try:
-            head[: head.rfind(b"\n") + 1 or None].decode()
-            return f"{path} is a text file, not an ONNX model"
-        except UnicodeDecodeError:
-            pass
+    head = raw[:4096].decode(errors="replace")
+    if all(letter.isprintable() or letter.isspace() for letter in head):
+        return f"{path} is a text file, not an ONNX model"
     return f"{path} is not an ONNX model, or it is truncated or damaged"
 
 

@@ -113,6 +113,13 @@ def to_tensor(constant: Constant) -> TensorProto:
     return renamed
 
 
+def to_node(node: Node) -> onnx.NodeProto:
+    """The proto of one node as it is now, its subgraphs included."""
+    holder = onnx.GraphProto()
+    _add_node(holder, node, _as_is, with_value_info=True)
+    return holder.node[0]
+
+
 def _add_node(proto: onnx.GraphProto, node: Node, keep: Keep, with_value_info: bool) -> None:
     has_subgraph = any(isinstance(value, Graph) for value in node.attrs.values())
     if node.proto is not None and not _is_touched(node) and (with_value_info or not has_subgraph):

@@ -77,7 +77,7 @@ def pin_shapes(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> list
         for value in model.graph.output:
             if value.type.HasField("tensor_type"):
                 value.type.tensor_type.ClearField("shape")
-        _type_outputs(model)
+        list(_type_outputs(model))
     return done
 
 

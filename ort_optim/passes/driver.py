@@ -30,14 +30,18 @@ class RunStats:
     passes: tuple[PassStats, ...]
 
 
-class NotDecreasingError(AssertionError):
-    """A pass changed the graph without lowering the measure: a fault of that pass."""
+class PassError(Exception):
+    """A pass failed, or changed the graph without lowering the measure: a fault of that pass."""
+
+    def __init__(self, pass_name: str, reason: str) -> None:
+        super().__init__(f"{pass_name}: {reason}")
+        self.pass_name = pass_name
 
 
 def run_passes(
     root: Graph, ctx: Context, passes: Sequence[Pass], disabled: Collection[str] = ()
 ) -> RunStats:
-    """Apply `passes` until a fixed point. Raises NotDecreasingError if a pass is faulty."""
+    """Apply `passes` until a fixed point. Raises PassError if a pass is faulty."""
     active = [each for each in passes if each.name not in disabled]
     seconds = dict.fromkeys((each.name for each in active), 0.0)
     rounds = 0
@@ -49,12 +53,15 @@ def run_passes(
         annotate(root)
         for each in active:
             before, started = len(ctx.rewrites), time.perf_counter()
-            each.run(root, ctx)
+            try:
+                each.run(root, ctx)
+            except Exception as error:
+                raise PassError(each.name, f"{type(error).__name__}: {error}") from error
             seconds[each.name] += time.perf_counter() - started
             if len(ctx.rewrites) > before:
                 lowered = measure(root)
                 if not lowered < current:
-                    raise NotDecreasingError(f"{each.name}: {current} -> {lowered}")
+                    raise PassError(each.name, f"the measure went from {current} to {lowered}")
                 current, changed = lowered, True
     return RunStats(
         rounds,

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from ort_optim.engine import Engine, EngineError, make_source
+from ort_optim.errors import WorkerError
+from ort_optim.graph import load_model
+from ort_optim.graph.save import save_model
+from tests.passes.harness import model_of
+
+NEG = "g (float[2] x) => (float[2] y) { y = Neg(x) }"
+X = {"x": np.array([1, 2], np.float32)}
+
+
+def test_a_model_runs_and_tells_its_inputs_and_outputs(engine: Engine) -> None:
+    handle = engine.open(model_of('g (float["N", 3] x) => (float["N", 3] y) { y = Neg(x) }'))
+    (info,) = engine.inputs(handle)
+    assert (info.name, info.type, info.shape) == ("x", "tensor(float)", ("N", 3))
+    assert engine.outputs(handle)[0].name == "y"
+    assert engine.run(handle, {"x": np.ones((1, 3), np.float32)})["y"].tolist() == [[-1, -1, -1]]
+    engine.close(handle)
+
+
+def test_ort_refusals_are_one_line(engine: Engine) -> None:
+    with pytest.raises(EngineError) as caught:
+        engine.open(b"not a model")
+    assert "\n" not in str(caught.value)
+    handle = engine.open(model_of(NEG))
+    with pytest.raises(EngineError, match="x"):
+        engine.run(handle, {"wrong": np.ones(2, np.float32)})
+    assert engine.run(handle, X)["y"].tolist() == [-1, -2]
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, np.float16])
+def test_element_types_that_numpy_lacks_go_in_and_out(engine: Engine, dtype: type) -> None:
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", element, [3])],
+        [helper.make_tensor_value_info("y", element, [3])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    given = np.array([1, -2, 0.5], dtype)
+    handle = engine.open(model)
+    found = engine.run(handle, {"x": given})["y"]
+    assert found.dtype == given.dtype
+    np.testing.assert_array_equal(found, given)
+
+
+def test_sequences_and_strings_go_out(engine: Engine) -> None:
+    graph = helper.make_graph(
+        [
+            helper.make_node("SplitToSequence", ["x"], ["s"], axis=0),
+            helper.make_node("Identity", ["t"], ["u"]),
+        ],
+        "g",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [2]),
+            helper.make_tensor_value_info("t", TensorProto.STRING, [1]),
+        ],
+        [
+            helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None),
+            helper.make_tensor_value_info("u", TensorProto.STRING, [1]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    handle = engine.open(model)
+    found = engine.run(handle, {**X, "t": np.array(["word"], object)})
+    assert [part.tolist() for part in found["s"]] == [[1], [2]]
+    assert found["u"].tolist() == ["word"]
+
+
+def test_timings_come_in_pairs(engine: Engine) -> None:
+    handles = [engine.open(model_of(NEG)), engine.open(model_of(NEG), optimize=True)]
+    first, second = engine.time(handles, X, max_runs=4)
+    assert len(first) == len(second) == 4
+    assert min(first + second) > 0
+    (once,) = engine.time(handles[:1], X, max_runs=50, max_seconds=0)
+    assert len(once) == 1
+
+
+def test_a_killed_worker_is_reported_and_replaced() -> None:
+    with Engine() as engine:
+        engine.open(model_of(NEG))
+        assert engine._process is not None
+        os.kill(engine._process.pid, signal.SIGKILL)
+        with pytest.raises(WorkerError, match="SIGKILL"):
+            engine.open(model_of(NEG))
+        handle = engine.open(model_of(NEG))
+        assert engine.run(handle, X)["y"].tolist() == [-1, -2]
+
+
+def test_a_run_that_takes_too_long_is_ended() -> None:
+    endless = model_of(
+        """g (int64 n, bool c, float[2] x) => (float[2] y) {
+            y = Loop(n, c, x) <
+                body = b (int64 i, bool go, float[2] a) => (bool on, float[2] o) {
+                    on = Identity(go)
+                    o = Neg(a)
+                }
+            >
+        }"""
+    )
+    feeds = {"n": np.array(2**62), "c": np.array(True), **X}
+    with Engine(timeout_s=2) as engine:
+        handle = engine.open(endless)
+        with pytest.raises(WorkerError, match="within 2 s"):
+            engine.run(handle, feeds)
+        assert engine.run(engine.open(model_of(NEG)), X)["y"].tolist() == [-1, -2]
+
+
+def test_external_data_is_mapped_also_through_a_link(engine: Engine, tmp_path: Path) -> None:
+    snapshot = tmp_path / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "blobs").mkdir()
+    model = model_of(
+        "g (float[4000] x) => (float[4000] y) { y = Add(x, w) }",
+        weights={"w": np.arange(4000, dtype=np.float32)},
+    )
+    path = snapshot / "m.onnx"
+    save_model(model, tmp_path, path, external=True)
+    (data,) = load_model(path).data_files
+    data.rename(tmp_path / "blobs" / "1")
+    data.symlink_to(tmp_path / "blobs" / "1")
+    loaded = load_model(path)
+    source = make_source(loaded.model, loaded.folder, tmp_path)
+    assert source.proto is not None
+    assert len(source.proto) < 1000
+    assert len(source.blobs) == 1
+    found = engine.run(engine.open(source), {"x": np.ones(4000, np.float32)})["y"]
+    np.testing.assert_array_equal(found, np.arange(1, 4001))
+
+
+def test_a_model_too_large_for_one_message_is_spilled(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ort_optim.engine import source
+
+    monkeypatch.setattr(source, "MESSAGE_LIMIT_BYTES", 10_000)
+    monkeypatch.setattr(source, "SPILLED_BYTES", 8_000)
+    model = model_of(
+        "g (float[4000] x) => (float[4000] y) { a = Add(x, w)\n y = Mul(a, s) }",
+        weights={"w": np.arange(4000, dtype=np.float32), "s": np.array([2], np.float32)},
+    )
+    before = model.SerializeToString()
+    made = make_source(model, tmp_path, tmp_path)
+    assert model.SerializeToString() == before
+    assert [blob.name for blob in made.blobs] == ["w"]
+    found = engine.run(engine.open(made), {"x": np.zeros(4000, np.float32)})["y"]
+    np.testing.assert_array_equal(found, 2 * np.arange(4000))
+    assert isinstance(onnx.load_from_string(before), onnx.ModelProto)

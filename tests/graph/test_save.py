@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from ort_optim.errors import InputError
+from ort_optim.graph import load_model
+from ort_optim.graph import save as saving
+from ort_optim.graph.save import check_writable, clean_up, copy_model, save_model
+from ort_optim.graph.weights import to_array
+from tests.passes.harness import model_of
+
+
+def weighty(value: float = 1.0) -> onnx.ModelProto:
+    return model_of(
+        "g (float[4000] x) => (float[4000] y) { a = Add(x, w)\n y = Mul(a, s) }",
+        weights={
+            "w": np.full(4000, value, np.float32),
+            "s": np.array([2.0], np.float32),
+        },
+    )
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_an_inline_model_is_written_as_it_serializes(tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    written = save_model(weighty(), tmp_path, out)
+    assert out.read_bytes() == weighty().SerializeToString()
+    assert written == out.stat().st_size
+    assert names(tmp_path) == ["out.onnx"]
+
+
+def test_external_data_is_named_by_its_content_and_stale_data_goes(tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    save_model(weighty(1), tmp_path, out, external=True)
+    first = load_model(out)
+    (data,) = first.data_files
+    assert data.name.startswith("out.onnx.")
+    assert data.suffix == ".data"
+    big, small = first.model.graph.initializer
+    assert to_array(big, tmp_path)[0] == 1
+    assert small.HasField("raw_data")
+    save_model(weighty(2), tmp_path, out, external=True)
+    assert len(names(tmp_path)) == 3
+    clean_up(out)
+    (newer,) = load_model(out).data_files
+    assert names(tmp_path) == sorted(["out.onnx", newer.name])
+    assert newer != data
+    onnx.checker.check_model(str(out), full_check=True)
+
+
+def test_external_becomes_inline_and_moves_with_a_copy(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    source = tmp_path / "a" / "m.onnx"
+    save_model(weighty(3), tmp_path, source, external=True)
+    loaded = load_model(source)
+    save_model(loaded.model, loaded.folder, tmp_path / "b" / "inline.onnx")
+    inline = onnx.load(tmp_path / "b" / "inline.onnx")
+    assert onnx.numpy_helper.to_array(inline.graph.initializer[0])[0] == 3
+    copy_model(loaded, tmp_path / "b" / "moved.onnx")
+    moved = load_model(tmp_path / "b" / "moved.onnx")
+    assert moved.data_files[0].parent == tmp_path / "b"
+    assert to_array(moved.model.graph.initializer[0], moved.folder)[0] == 3
+
+
+def test_a_copy_is_byte_for_byte_and_onto_itself_harmless(tmp_path: Path) -> None:
+    source = tmp_path / "in.onnx"
+    source.write_bytes(weighty().SerializeToString())
+    copy_model(load_model(source), tmp_path / "out.onnx")
+    assert (tmp_path / "out.onnx").read_bytes() == source.read_bytes()
+    copy_model(load_model(source), source)
+    assert source.read_bytes() == weighty().SerializeToString()
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_a_full_disk_leaves_everything_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, external: bool
+) -> None:
+    out = tmp_path / "out.onnx"
+    save_model(weighty(1), tmp_path, out, external=external)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(saving, "_flush", full)
+    with pytest.raises(InputError, match="disk is full"):
+        save_model(weighty(2), tmp_path, out, external=external)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_a_killed_run_left_is_removed_but_not_a_living_one(tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    save_model(weighty(), tmp_path, out, external=True)
+    dead = 2**22 - 1
+    for name in (f".out.onnx.{dead}.tmp", f".out.onnx.data.{dead}.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / f".out.onnx.{os.getpid()}.tmp").write_bytes(b"being written")
+    (tmp_path / f"out.onnx.{'0' * 64}.data").write_bytes(b"stale")
+    (tmp_path / f"other.onnx.{'0' * 64}.data").write_bytes(b"another model's")
+    clean_up(out)
+    left = names(tmp_path)
+    assert f".out.onnx.{os.getpid()}.tmp" in left
+    assert f"other.onnx.{'0' * 64}.data" in left
+    assert len(left) == 4
+
+
+def test_the_file_mode_of_a_replaced_file_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    out.write_bytes(b"old")
+    out.chmod(0o640)
+    save_model(weighty(), tmp_path, out)
+    assert out.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_place_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        check_writable(tmp_path / "none" / "out.onnx")
+    with pytest.raises(InputError, match="is a directory"):
+        check_writable(tmp_path)
+    if os.geteuid() != 0:
+        tmp_path.chmod(0o500)
+        with pytest.raises(InputError, match="read-only"):
+            check_writable(tmp_path / "out.onnx")
