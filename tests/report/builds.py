@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import types
+import typing
 from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
 
 from ort_optim.report import (
+    SCHEMA_VERSION,
     Culprit,
     Decision,
     ModelFacts,
@@ -134,26 +138,40 @@ def unverified_report() -> Report:
     )
 
 
+any_text = st.text(st.characters(), max_size=30)  # surrogates and control characters too
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | any_text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
     max_leaves=6,
 )
-
-_any_text = st.text(st.characters(), max_size=30)  # surrogates and control characters too
-for _plain_type, _strategy in (
-    (str, _any_text),
-    (int, st.integers(min_value=0, max_value=2**63 - 1)),
-    (float, st.floats()),
-):
-    st.register_type_strategy(_plain_type, _strategy)
+SCALARS: dict[Any, st.SearchStrategy[Any]] = {
+    Any: json_values,
+    str: any_text,
+    int: st.integers(min_value=0, max_value=2**63 - 1),
+    float: st.floats(),
+    bool: st.booleans(),
+    type(None): st.none(),
+}
 
 
 def reports() -> st.SearchStrategy[Report]:
     """Any valid report, however unlikely: strange names, NaN, infinities, empty parts."""
-    return st.builds(
-        Report,
-        options=st.dictionaries(_any_text, json_values, max_size=3),
-        target=st.builds(TargetFacts, facts=st.dictionaries(_any_text, json_values, max_size=3)),
-        schema_version=st.just(1),
-    )
+    return _values(Report)
+
+
+def _values(hint: Any) -> st.SearchStrategy[Any]:
+    """Values of a type, for the types that reports are made of."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint in SCALARS:
+        return SCALARS[hint]
+    if dataclasses.is_dataclass(hint):
+        hints = typing.get_type_hints(hint)
+        fixed = {"schema_version": st.just(SCHEMA_VERSION)}
+        return st.builds(hint, **{name: fixed.get(name, _values(h)) for name, h in hints.items()})
+    if origin is typing.Literal:
+        return st.sampled_from(arguments)
+    if origin is types.UnionType:
+        return st.one_of(*map(_values, arguments))
+    if origin is tuple:
+        return st.lists(_values(arguments[0]), max_size=3).map(tuple)
+    return st.dictionaries(_values(arguments[0]), _values(arguments[1]), max_size=3)
