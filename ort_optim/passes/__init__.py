@@ -1,8 +1,10 @@
 """The rewrite passes, in the order they run. The order within a round is explained beside it."""
 
-from ort_optim.passes import dead_code
+from ort_optim.passes import affine, batch_norm, dead_code
 from ort_optim.passes.base import Pass
 
 PASSES: tuple[Pass, ...] = (
     dead_code.PASS,  # first and cheap: nothing later looks at what nobody needs
+    batch_norm.PASS,  # before affine: a normalization between a layer and a factor goes first
+    affine.PASS,
 )
