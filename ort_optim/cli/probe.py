@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from ort_optim.errors import InputError
 from ort_optim.hardware import NATIVE, Target, load_target, measure, shipped_targets, to_json
+from ort_optim.report.units import size_text
 
 NAME = "probe"
 HELP = "print the hardware facts"
@@ -77,7 +78,7 @@ def _rows(target: Target) -> Iterator[tuple[str, str]]:
     for cache in target.caches:
         ways = f", {cache.associativity}-way" if cache.associativity else ""
         shared = f"shared by {cache.shared_by} cores" if cache.shared_by > 1 else "per core"
-        size = format_bytes(cache.size_bytes)
+        size = size_text(cache.size_bytes)
         yield f"L{cache.level} cache", f"{size} {shared}, {cache.line_bytes}-byte lines{ways}"
     if not target.caches:
         yield "caches", "unknown"
@@ -85,7 +86,7 @@ def _rows(target: Target) -> Iterator[tuple[str, str]]:
     yield "NUMA nodes", str(target.numa_nodes)
     for gpu in target.gpus:
         capability = gpu.compute_capability or "unknown"
-        memory = format_bytes(gpu.memory_bytes)
+        memory = size_text(gpu.memory_bytes)
         yield f"GPU {gpu.index}", f"{gpu.name}, {memory}, compute capability {capability}"
     if not target.gpus:
         yield "GPUs", "none"
@@ -118,17 +119,7 @@ def _vector_unit(target: Target) -> str:
 
 
 def _memory(target: Target) -> str:
-    total = "unknown" if target.memory_bytes is None else format_bytes(target.memory_bytes)
+    total = "unknown" if target.memory_bytes is None else size_text(target.memory_bytes)
     if target.memory_limit_bytes is None:
         return total
-    return f"{total}, limited to {format_bytes(target.memory_limit_bytes)} by the cgroup"
-
-
-def format_bytes(size: int) -> str:
-    """A size such as "1.38 MiB", in the largest unit that leaves at least one."""
-    value = float(size)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.3g} {unit}" if value < 1000 else f"{value:.0f} {unit}"
-        value /= 1024
-    return f"{value:.3g} TiB" if value < 1000 else f"{value:.0f} TiB"
+    return f"{total}, limited to {size_text(target.memory_limit_bytes)} by the cgroup"

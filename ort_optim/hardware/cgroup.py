@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from .files import Tree, parse_integer, shorten
+from .files import LARGE_BYTES, Tree, parse_integer, shorten
 
 # v1 writes "no limit" as the largest page-aligned 63-bit number; nothing real is near 2**60.
 _NO_MEMORY_LIMIT_BYTES = 1 << 60
@@ -148,7 +148,7 @@ def _groups(tree: Tree) -> list[tuple[frozenset[str], PurePosixPath]]:
 
 def _mounts(tree: Tree) -> list[_Mount]:
     mounts = []
-    for line in (tree.read("proc/self/mountinfo") or "").splitlines():
+    for line in (tree.read("proc/self/mountinfo", LARGE_BYTES) or "").splitlines():
         left, separator, right = line.partition(" - ")
         fields, kind = left.split(" "), right.split(" ")
         if not separator or len(fields) < 5 or len(kind) < 3:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import cgroup, gpus, isa, linux, portable
-from .files import Tree
+from .files import Tree, printable
 from .target import NATIVE, Target
 
 # Below 0.01 CPUs is what the kernel itself refuses.
@@ -38,7 +38,9 @@ def detect(root: Path = Path("/"), *, machine: str | None = None) -> Target:
         name=NATIVE,
         arch=arch,
         triple=isa.triple(arch, system, musl=musl),
-        source=f"read from the recorded system in {root}" if recorded else "read from the system",
+        source=printable(f"recorded system in {root}", 1000)
+        if recorded
+        else "read from the system",
     )
     facts = (
         _detect_linux(tree, start) if system == "Linux" else _detect_portable(tree, start, system)
@@ -110,12 +112,12 @@ def _detect_portable(tree: Tree, start: Target, system: str) -> Target:
         llvm_cpu = isa.llvm_cpu(start.arch, features)
     if darwin:
         model = portable.sysctl("machdep.cpu.brand_string")
-        caches = portable.darwin_caches(tree)
+        caches = portable.darwin_caches(tree, portable.sysctl)
     else:
-        model = platform.processor()
+        model = platform.processor() if system == "Windows" else None
         caches = ()
         tree.warn(f"cache sizes are not read on {system or 'this system'}, counted as unknown")
-    fast_cores = portable.darwin_performance_cores() if darwin else None
+    fast_cores = portable.darwin_performance_cores(portable.sysctl) if darwin else None
     return replace(
         start,
         llvm_cpu=llvm_cpu,

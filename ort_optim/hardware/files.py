@@ -8,7 +8,10 @@ from pathlib import Path
 MAX_CPUS = 65536
 """CPU numbers at or above this are nonsense (Linux is built for at most 8192)."""
 
-_READ_LIMIT_BYTES = 8 << 20  # /proc/cpuinfo of 1,000 CPUs is about 1.5 MB
+LARGE_BYTES = 8 << 20
+"""Most that is read of /proc/cpuinfo (1.5 MB with 1,000 CPUs) and /proc/self/mountinfo."""
+
+_SMALL_BYTES = 1 << 16  # every other file; read() sets aside as much as it is asked for
 _CPU_RANGE = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?\Z")
 
 
@@ -24,14 +27,16 @@ class Tree:
 
     def warn(self, message: str) -> None:
         """Note one line for the user, once."""
-        if message not in self.warnings:
-            self.warnings.append(message)
+        line = printable(message, 1000)
+        if line not in self.warnings:
+            self.warnings.append(line)
 
-    def read(self, path: str) -> str | None:
-        """Text of the file at `path` (relative to the root), or None if it can't be read."""
+    def read(self, path: str, limit_bytes: int = _SMALL_BYTES) -> str | None:
+        """The first `limit_bytes` of the file at `path` (relative to the root), None if it can't be
+        read."""
         try:
             with (self.root / path).open("rb") as file:
-                return file.read(_READ_LIMIT_BYTES).decode("utf-8", errors="replace")
+                return file.read(limit_bytes).decode("utf-8", errors="replace")
         except (OSError, ValueError):  # ValueError: a NUL in a path taken from another file
             return None
 
@@ -102,3 +107,8 @@ def parse_cpu_list(text: str) -> frozenset[int] | None:
 def shorten(text: str) -> str:
     """`text` quoted on one line of at most about 40 characters."""
     return ascii(text if len(text) <= 40 else text[:37] + "...")
+
+
+def printable(text: str, longest: int) -> str:
+    """The printable characters of `text`, at most `longest` of them."""
+    return "".join(c for c in text if c.isprintable())[:longest]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import isa
-from .files import MAX_CPUS, Tree, parse_integer, shorten
+from .files import LARGE_BYTES, MAX_CPUS, Tree, parse_integer, printable, shorten
 from .target import Cache
 
 _CPU = "sys/devices/system/cpu"
@@ -24,6 +24,7 @@ _NODE = "sys/devices/system/node"
 # Reading one core's caches costs about 0.2 ms. Hybrid chips have at most some tens of cores, in
 # blocks of at least two, so an even sample of this many meets every kind.
 _SAMPLED_CORES = 16
+_MAX_THREADS_PER_CORE = 16  # POWER has 8
 _CACHE_SIZE = re.compile(r"([0-9]{1,9})([KMG]?)\Z")
 _UNIT_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _CACHE_BYTES_RANGE = range(1 << 10, (16 << 30) + 1)
@@ -65,15 +66,15 @@ def read_cpus(tree: Tree) -> Cpus:
     """The CPUs this process may use; one if nothing can be read."""
     online = tree.cpu_list(f"{_CPU}/online") or frozenset(_processors(tree))
     allowed = _allowed_cpus(tree)
-    usable = (allowed & online) if online else allowed
+    usable = allowed & online if allowed and online else allowed | online
     if not usable:
-        usable = online
-        if allowed:
-            tree.warn("the affinity mask names no CPU that is online, all online CPUs counted")
-    if not usable:
-        tree.warn("the CPUs can't be read, counted as one core")
-        usable = frozenset({0})
-    siblings = {cpu: _siblings(tree, cpu) & online or frozenset({cpu}) for cpu in sorted(usable)}
+        tree.warn("the CPUs of this process can't be read, counted as one")
+        usable = frozenset({min(online, default=0)})
+    siblings: dict[int, frozenset[int]] = {}
+    for cpu in sorted(usable):
+        if cpu not in siblings:
+            core = _siblings(tree, cpu)
+            siblings |= dict.fromkeys(core & usable, core)
     return Cpus(usable, siblings, max(map(len, siblings.values())))
 
 
@@ -93,7 +94,9 @@ def _siblings(tree: Tree, cpu: int) -> frozenset[int]:
     """The CPUs of this CPU's core, itself among them."""
     for file in ("core_cpus_list", "thread_siblings_list"):  # new name, old name
         siblings = tree.cpu_list(f"{_CPU}/cpu{cpu}/topology/{file}")
-        if cpu in siblings:
+        if len(siblings) > _MAX_THREADS_PER_CORE:
+            tree.warn(f"CPU {cpu} claims {len(siblings)} threads in its core, counted as one")
+        elif cpu in siblings:
             return siblings
     return frozenset({cpu})
 
@@ -102,7 +105,7 @@ def _processors(tree: Tree) -> dict[int, dict[str, str]]:
     """/proc/cpuinfo: CPU number -> its fields. Fields stated once for all CPUs are in each."""
     common: dict[str, str] = {}
     processors: dict[int, dict[str, str]] = {}
-    for block in re.split(r"\n[ \t]*\n", tree.read("proc/cpuinfo") or ""):
+    for block in re.split(r"\n[ \t]*\n", tree.read("proc/cpuinfo", LARGE_BYTES) or ""):
         fields: dict[str, str] = {}
         for line in block.splitlines():
             key, separator, value = line.partition(":")
@@ -145,7 +148,7 @@ def read_identity(tree: Tree, arch: str, usable: frozenset[int]) -> Identity:
         first = cpus[0] if cpus else {}
         vendor = _first(first, "vendor_id", "mvendorid")
         model = _first(first, "model name", "uarch", "cpu model", "cpu", "Hardware")
-    return Identity(_printable(vendor), _printable(model), common, llvm_cpu)
+    return Identity(printable(vendor, 100), printable(model, 200), common, llvm_cpu)
 
 
 def _first(fields: dict[str, str], *keys: str) -> str:
@@ -158,11 +161,6 @@ def _arm_part(fields: dict[str, str]) -> tuple[int, int] | None:
         return int(fields["CPU implementer"], 16), int(fields["CPU part"], 16)
     except (KeyError, ValueError):
         return None
-
-
-def _printable(text: str) -> str:
-    """At most 100 printable characters of `text`."""
-    return "".join(c for c in text if c.isprintable())[:100]
 
 
 def read_caches(tree: Tree, cpus: Cpus) -> tuple[Cache, ...]:

@@ -56,7 +56,9 @@ class Figures:
 
         def figure(name: str, largest: float) -> float:
             value = content.get(name)
-            if not isinstance(value, int | float) or not MIN_FIGURE <= value <= largest:
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise ValueError(f"{name} is no number")
+            if not MIN_FIGURE <= value <= largest:
                 raise ValueError(f"{name} is no sensible figure")
             return float(value)
 

@@ -68,7 +68,7 @@ def sysctl(name: str) -> int | str | None:
     return raw.rstrip(b"\0").decode("utf-8", errors="replace")
 
 
-def darwin_caches(tree: Tree, read: Sysctl = sysctl) -> tuple[Cache, ...]:
+def darwin_caches(tree: Tree, read: Sysctl) -> tuple[Cache, ...]:
     """Data caches of the fastest kind of core: perflevel0 on Apple silicon, the only kind on
     Intel."""
 
@@ -94,7 +94,7 @@ def darwin_caches(tree: Tree, read: Sysctl = sysctl) -> tuple[Cache, ...]:
     return caches
 
 
-def darwin_performance_cores(read: Sysctl = sysctl) -> int | None:
+def darwin_performance_cores(read: Sysctl) -> int | None:
     """Cores of the fastest kind, or None on machines of one kind."""
     count = read("hw.perflevel0.physicalcpu")
     return count if isinstance(count, int) and count > 0 else None
