@@ -201,7 +201,10 @@ class Graph(gs.Graph):  # type: ignore[misc]
         return made
 
     def remove(self, node: Node) -> None:
-        """Disconnect a node; it leaves the list at the next `settle`."""
+        """Disconnect a node and all in its subgraphs; it leaves the list at the next `settle`."""
+        for below in node.subgraphs():
+            for inner in below.nodes:
+                below.remove(inner)
         node.inputs.clear()
         node.outputs.clear()
         node.dead = True

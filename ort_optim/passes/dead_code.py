@@ -24,22 +24,12 @@ def rewrite(root: Graph, ctx: Context) -> None:
             if node.dead or any(is_used(out) for out in node.outputs):
                 continue
             if ctx.fuel(NAME, node, "no output is used"):
-                for inner in list(node.subgraphs()):
-                    _disconnect(inner)
                 graph.remove(node)
     for graph in list(root.walk()):
         graph.settle()
         for constant in list(graph.constants.values()):
             if not is_used(constant):
                 graph.drop_constant(constant)
-
-
-def _disconnect(graph: Graph) -> None:
-    """Let go of the tensors that the nodes of a removed subgraph read."""
-    for node in graph.nodes:
-        for inner in list(node.subgraphs()):
-            _disconnect(inner)
-        graph.remove(node)
 
 
 PASS = GraphPass(NAME, rewrite)

@@ -13,6 +13,7 @@ from ort_optim.graph.view import Constant, Graph
 NODE_WEIGHT = 10
 
 WEIGHTS = {
+    "Constant": 1,  # what is left of a folded node whose result the graph gives out
     "BatchNormalization": 25,  # becomes Mul and Add where it can't be folded
     "LRN": 200,  # becomes a chain of cheap nodes
     "Div": 11,  # by a constant becomes Mul
