@@ -98,17 +98,17 @@ class OutputComparison:
         return self.figures.max_abs if self.figures else 0.0
 
     def as_plain(self) -> dict[str, Any]:
-        """Plain data for JSON; figures that are not finite become None."""
+        """Plain data for JSON, named as in reports; figures that are not finite become None."""
         figures = self.figures.as_plain() if self.figures else {}
         return {
             "name": self.name,
             "dtype": self.dtype,
-            "shape": list(self.shape),
+            "shape": self.shape,
             "passed": self.passed,
             "decided_by": self.decided_by,
             "reason": self.reason,
             "bound": self.bound if self.bound is None or np.isfinite(self.bound) else None,
-            "set": self.set_index,
+            "set_index": self.set_index,
             **figures,
         }
 

@@ -68,8 +68,16 @@ class InputGenerator:
         field(default_factory=dict)
     )
 
+    _element_shapes: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+
     def __post_init__(self) -> None:
         self.uses = find_uses(self.model, [info.name for info in self.infos])
+        for value in self.model.graph.input:
+            element = value.type.sequence_type.elem_type.tensor_type
+            if element.HasField("shape"):  # a tensor's; an open dimension becomes 2
+                self._element_shapes[value.name] = (
+                    tuple(max(dim.dim_value, 0) or 2 for dim in element.shape.dim),
+                )
 
     def draw(
         self, shapes: Shapes, number: int, level: int = 0, variant: int | None = None
@@ -106,7 +114,8 @@ class InputGenerator:
             )
             uses = self.uses.uses.get(info.name, [])
             shape = shapes.get(info.name, ())
-            feeds[info.name] = draw_value(info.name, info.type, shape, uses, draw)
+            elements = self._element_shapes.get(info.name, ((2, 3),))
+            feeds[info.name] = draw_value(info.name, info.type, shape, uses, draw, elements)
         return feeds
 
     def schedule(self, pins: Mapping[str, tuple[int, ...]]) -> Schedule:

@@ -1,0 +1,224 @@
+"""The verdict on a candidate model: does it still compute what the reference computes?
+
+Verifier    holds the reference's answers; `check` opens a candidate and runs it once per set
+Verdict     per output the worst comparison over all input sets
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from onnx import ModelProto
+
+from ort_optim.engine import Engine, EngineError, ModelSource, TensorInfo, Value
+from ort_optim.errors import WorkerError
+from ort_optim.verify.compare import (
+    OutputComparison,
+    Tolerance,
+    at_set,
+    compare_outputs,
+    worst,
+)
+from ort_optim.verify.origins import Origin, trace_origins
+from ort_optim.verify.replay import explain_by_near_tie
+
+Feeds = Mapping[str, Value]
+Outputs = Mapping[str, Value]
+Model = ModelProto | ModelSource
+"""A model without external data, or what `ort_optim.engine.make_source` makes of any."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a candidate agrees with the reference, and how nearly.
+
+    `outputs` has one comparison per output (per leaf of a sequence or map): the worst of the
+    `sets` input sets that were compared. A candidate that could not be run at all has none, and
+    `reason` says why. `reason` is empty where everything agrees.
+    """
+
+    passed: bool
+    outputs: tuple[OutputComparison, ...]
+    sets: int
+    reason: str = ""
+
+    @property
+    def max_abs(self) -> float:
+        """The largest absolute error of any output."""
+        return max((comparison.max_abs for comparison in self.outputs), default=0.0)
+
+
+class Verifier:
+    """Judges candidates against one reference model on fixed input sets.
+
+    The reference runs once per set with graph optimizations off, here or (with `outputs`) before.
+    What ONNX Runtime's own optimizations make of it is found out only if a candidate misses the
+    plain tolerance; `own_noise` False leaves that rule out.
+
+    `session` is a handle of the open reference, else it is opened and closed again; `structure`
+    spares parsing a reference that comes as ModelSource. Raises EngineError if the reference
+    fails on `feeds`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        reference: Model,
+        feeds: Sequence[Feeds],
+        outputs: Sequence[Outputs] | None = None,
+        *,
+        session: int | None = None,
+        structure: ModelProto | None = None,
+        tolerance: Tolerance | None = None,
+        own_noise: bool = True,
+    ) -> None:
+        self._engine = engine
+        self._source = _source(reference)
+        self._structure = structure or _structure(reference)
+        self._feeds = list(feeds)
+        self._tolerance = tolerance or Tolerance()
+        self._own_noise = own_noise
+        self._own: list[Outputs | None] | None = None
+        self._worker_died = False  # while something other than the candidate was run
+        self._origins: dict[str, Origin] | None = None
+        handle = engine.open(self._source) if session is None else session
+        try:
+            self._inputs = engine.inputs(handle)
+            self._outputs = engine.outputs(handle)
+            self.expected: list[Outputs] = (
+                list(outputs)
+                if outputs is not None
+                else [engine.run(handle, each) for each in self._feeds]
+            )
+        finally:
+            if session is None:
+                engine.close(handle)
+
+    def check(self, candidate: Model, *, optimize: bool = False, all_sets: bool = False) -> Verdict:
+        """Run the candidate on every set and compare.
+
+        The first set that fails ends the check unless `all_sets`. `optimize` opens the candidate
+        with ONNX Runtime's optimizations on. A candidate that ORT refuses or crashes on fails,
+        with the reason; nothing is raised.
+        """
+        compared: list[list[OutputComparison]] = []
+        try:
+            session = self._engine.open(_source(candidate), optimize=optimize)
+        except (EngineError, WorkerError) as error:
+            return Verdict(False, (), 0, f"the result can't be loaded: {error}")
+        try:
+            if changed := self._changed_interface(session):
+                return Verdict(False, (), 0, changed)
+            for index, feeds in enumerate(self._feeds):
+                if self._worker_died:
+                    self._worker_died = False
+                    session = self._engine.open(_source(candidate), optimize=optimize)
+                found = self._engine.run(session, feeds)
+                comparisons = self._compare(index, candidate, found)
+                compared.append(at_set(comparisons, index))
+                if not all_sets and not all(c.passed for c in comparisons):
+                    break
+            self._engine.close(session)
+        except (EngineError, WorkerError) as error:
+            return Verdict(False, (), len(compared), f"the result can't be run: {error}")
+        return _verdict(compared)
+
+    def _compare(self, index: int, candidate: Model, found: Outputs) -> list[OutputComparison]:
+        expected = self.expected[index]
+        quick = compare_outputs(expected, found, self._tolerance, origins=self._known_origins())
+        if all(comparison.passed for comparison in quick):
+            return quick
+        origins = self.origins
+        own = self._own_outputs(index) if self._own_noise else None
+        compared = compare_outputs(expected, found, self._tolerance, origins=origins, own=own)
+        failed = [comparison for comparison in compared if not comparison.passed]
+        if not failed:
+            return compared
+        try:
+            explained = explain_by_near_tie(
+                self._engine,
+                (self._structure, self._source),
+                (_structure(candidate), _source(candidate)),
+                self._feeds[index],
+                found,
+                failed,
+                self._tolerance,
+                origins,
+            )
+        except WorkerError:
+            self._worker_died = True
+            return compared
+        return [
+            explained.get(comparison.name, comparison) if not comparison.passed else comparison
+            for comparison in compared
+        ]
+
+    @property
+    def origins(self) -> Mapping[str, Origin]:
+        """What each output of the reference depends on."""
+        if self._origins is None:
+            self._origins = trace_origins(self._structure)
+        return self._origins
+
+    def _known_origins(self) -> Mapping[str, Origin]:
+        """Origins if they are known already: equal outputs need none."""
+        return self._origins or {}
+
+    def _own_outputs(self, index: int) -> Outputs | None:
+        """The reference's outputs under ONNX Runtime's own optimizations; None where it fails."""
+        if self._own is None:
+            self._own = [None] * len(self._feeds)
+            try:
+                session = self._engine.open(self._source, optimize=True)
+                for i, feeds in enumerate(self._feeds):
+                    self._own[i] = self._engine.run(session, feeds)
+                self._engine.close(session)
+            except EngineError:
+                pass
+            except WorkerError:
+                self._worker_died = True
+        return self._own[index]
+
+    def _changed_interface(self, session: int) -> str:
+        """What differs between the inputs and outputs of candidate and reference, in words."""
+        for what, before, after in (
+            ("inputs", self._inputs, self._engine.inputs(session)),
+            ("outputs", self._outputs, self._engine.outputs(session)),
+        ):
+            if _interface(before) != _interface(after):
+                return f"the {what} are {_spell(after)} instead of {_spell(before)}"
+        return ""
+
+
+def _verdict(compared: Sequence[Sequence[OutputComparison]]) -> Verdict:
+    by_name: dict[str, list[OutputComparison]] = {}
+    for comparisons in compared:
+        for comparison in comparisons:
+            by_name.setdefault(comparison.name, []).append(comparison)
+    outputs = tuple(worst(each) for each in by_name.values())
+    failed = [comparison for comparison in outputs if not comparison.passed]
+    reason = "; ".join(f"'{c.name}': {c.reason} ({c.decided_by})" for c in failed[:3])
+    if len(failed) > 3:
+        reason += f"; and {len(failed) - 3} more outputs"
+    return Verdict(not failed, outputs, len(compared), reason)
+
+
+def _interface(infos: Sequence[TensorInfo]) -> list[tuple[str, str]]:
+    return [(info.name, info.type) for info in infos]
+
+
+def _spell(infos: Sequence[TensorInfo]) -> str:
+    return ", ".join(f"{info.name}: {info.type}" for info in infos) or "none"
+
+
+def _source(model: Model) -> ModelSource:
+    return model if isinstance(model, ModelSource) else ModelSource(proto=model.SerializeToString())
+
+
+def _structure(model: Model) -> ModelProto:
+    if isinstance(model, ModelProto):
+        return model
+    if model.proto is None:
+        raise ValueError("a ModelSource that is only a path has no structure to look at")
+    return ModelProto.FromString(model.proto)
