@@ -1,21 +1,25 @@
 """Seeded random weights that keep a network's activations in range, and a small graph builder.
 
-`fill_weights` replaces the weights of any CNN graph by He-normal ones. A rough estimate of each
-tensor's second moment E[x^2] is carried along the graph, and every batch normalisation gets the
-running variance that its input is expected to have, so that the depth neither blows up nor starves
-the signal; the last matrix gives logits of standard deviation about 2.
+`fill_weights` draws the weights of any CNN graph, He-normal. An estimate of each tensor's mean and
+variance is carried along the graph, and every batch normalisation gets the running statistics that
+its input is expected to have, so that the depth neither blows up nor starves the signal; the last
+matrix gives logits of standard deviation about 2.
+
+    fill_weights, Weights    parameters by role
+    Moments                  the estimate, and how each operator changes it
+    GraphBuilder             nodes one by one
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-INPUT_MOMENT = 1.0  # inputs are taken to be normalised pictures
 LOGIT_STD = 2.0
 RESIDUAL_GAIN = 0.5  # batch-norm scale on the branch of a residual add
 
@@ -41,70 +45,99 @@ class Weights:
             self.values[name] = (drawn * centre).astype(np.float32)
 
 
+class Moments(NamedTuple):
+    """Mean and variance of a tensor's elements, over the random weights; `channels` weighs it in
+    a Concat."""
+
+    mean: float
+    variance: float
+    channels: int = 1
+
+    @property
+    def square(self) -> float:
+        """E[x^2]."""
+        return self.mean**2 + self.variance
+
+
+INPUT_MOMENTS = Moments(0.0, 1.0)  # inputs are taken to be normalised pictures
+
+
 def fill_weights(nodes: Sequence[onnx.NodeProto], weights: Weights, outputs: Sequence[str]) -> None:
     """Draws every parameter that `nodes` (in topological order) use, by its role."""
-    moments: dict[str, float] = {}
+    moments: dict[str, Moments] = {}
     aliases: dict[str, str] = {}  # output of an Unsqueeze or Reshape of a parameter
     residual = _residual_branches(nodes)
     logits = _logits(nodes, outputs)
     for node in nodes:
-        x = node.input[0] if node.input else ""
+        x = node.input[0]
         if node.op_type in ("Unsqueeze", "Reshape") and aliases.get(x, x) in weights.shapes:
             aliases[node.output[0]] = aliases.get(x, x)
             continue
         names = [aliases.get(name, name) for name in node.input]
-        moments[node.output[0]] = _draw_for(
-            node,
-            names,
-            [moments.get(name, INPUT_MOMENT) for name in node.input],
-            weights,
-            is_residual=node.output[0] in residual,
-            is_logits=node.output[0] in logits,
-        )
-
-
-def _draw_for(
-    node: onnx.NodeProto,
-    names: list[str],
-    moments: list[float],
-    weights: Weights,
-    *,
-    is_residual: bool,
-    is_logits: bool,
-) -> float:
-    """Draws one node's parameters; returns the second moment of its output."""
-    moment = moments[0] if moments else INPUT_MOMENT
-    if node.op_type in ("Conv", "ConvTranspose", "Gemm"):
-        fan_in = _fan_in(node, weights.shapes[names[1]])
-        gain = LOGIT_STD**2 / moment if is_logits else 2.0
-        weights.normal(names[1], 0.0, float(np.sqrt(gain / fan_in)))
-        if len(names) > 2:
-            weights.normal(names[2], 0.0, 0.05)
-        return moment * gain
-    if node.op_type == "BatchNormalization":
-        scale = RESIDUAL_GAIN if is_residual else 1.0
-        weights.positive(names[1], scale)
-        weights.normal(names[2], 0.0, 0.1)
-        weights.normal(names[3], 0.0, 0.1 * float(np.sqrt(moment)))
-        weights.positive(names[4], moment)
-        return scale**2
-    if node.op_type in ("Mul", "Add") and names[1] in weights.shapes:
-        if node.op_type == "Mul":
-            weights.positive(names[1], 1.0)
+        known = [moments.get(name, INPUT_MOMENTS) for name in node.input]
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm"):
+            gain = LOGIT_STD**2 / known[0].square if node.output[0] in logits else 2.0
+            result = _draw_product(node, names, known[0], gain, weights)
+        elif node.op_type == "BatchNormalization":
+            scale = RESIDUAL_GAIN if node.output[0] in residual else 1.0
+            result = _draw_batch_norm(names, known[0], scale, weights)
+        elif node.op_type in ("Mul", "Add") and names[1] in weights.shapes:
+            if node.op_type == "Mul":
+                weights.positive(names[1], 1.0)
+            else:
+                weights.normal(names[1], 0.0, 0.1)
+            result = known[0]
         else:
-            weights.normal(names[1], 0.0, 0.1)
-        return moment
-    if node.op_type in ("Sum", "Add"):
-        return sum(moments)
-    if node.op_type == "Concat":
-        return float(np.mean(moments))
-    # Half of a symmetric signal passes a ReLU; the largest of a window exceeds the average.
-    return moment * {
-        "Relu": 0.5,
-        "MaxPool": 2.0,
-        "AveragePool": 0.8,
-        "GlobalAveragePool": 0.65,
-    }.get(node.op_type, 1.0)
+            result = _pass_on(node, known)
+        moments[node.output[0]] = result
+
+
+def _draw_product(
+    node: onnx.NodeProto, names: list[str], x: Moments, gain: float, weights: Weights
+) -> Moments:
+    """Draws matrix or kernel with variance gain / fan-in, and a small bias."""
+    fan_in = _fan_in(node, weights.shapes[names[1]])
+    weights.normal(names[1], 0.0, math.sqrt(gain / fan_in))
+    if len(names) > 2:
+        weights.normal(names[2], 0.0, 0.05)
+    channels = weights.shapes[names[1]][0 if node.op_type == "Conv" else 1]
+    return Moments(0.0, x.square * gain, channels)
+
+
+def _draw_batch_norm(names: list[str], x: Moments, scale: float, weights: Weights) -> Moments:
+    """Draws scale, bias, running mean and variance, the last two as the input needs them."""
+    weights.positive(names[1], scale)
+    weights.normal(names[2], 0.0, 0.1)
+    weights.normal(names[3], x.mean, 0.1 * math.sqrt(x.variance))
+    weights.positive(names[4], x.variance)
+    return Moments(0.0, scale**2, x.channels)
+
+
+def _pass_on(node: onnx.NodeProto, inputs: list[Moments]) -> Moments:
+    """Moments of the output of a node without parameters."""
+    op, x = node.op_type, inputs[0]
+    if op == "Relu":  # of a normal variable
+        std = math.sqrt(x.variance)
+        below = 0.5 * (1 + math.erf(x.mean / std / math.sqrt(2)))
+        density = math.exp(-0.5 * x.mean**2 / x.variance) / math.sqrt(2 * math.pi)
+        mean = x.mean * below + std * density
+        variance = x.square * below + x.mean * std * density - mean**2
+        return Moments(mean, variance, x.channels)
+    if op in ("Sum", "Add"):
+        mean, variance = sum(m.mean for m in inputs), sum(m.variance for m in inputs)
+        return Moments(mean, variance, x.channels)
+    if op == "Concat":
+        channels = sum(m.channels for m in inputs)
+        mean = sum(m.mean * m.channels for m in inputs) / channels
+        square = sum(m.square * m.channels for m in inputs) / channels
+        return Moments(mean, square - mean**2, channels)
+    if op == "MaxPool":  # by how much the largest of a window exceeds the average, as observed
+        excess = 0.9 if _kernel_size(node) <= 4 else 1.4
+        return Moments(x.mean + excess * math.sqrt(x.variance), x.variance, x.channels)
+    if op in ("AveragePool", "GlobalAveragePool"):
+        # Most of the variance is between channels, and stays.
+        return Moments(x.mean, 0.85 * x.variance, x.channels)
+    return x
 
 
 def _fan_in(node: onnx.NodeProto, shape: tuple[int, ...]) -> float:
@@ -117,6 +150,12 @@ def _fan_in(node: onnx.NodeProto, shape: tuple[int, ...]) -> float:
     # Some files hold the matrix with leading ones and a Reshape before the Gemm.
     matrix = [d for d in shape if d != 1] or [1]
     return float(matrix[-1] if attributes.get("transB", 0) else matrix[0])
+
+
+def _kernel_size(node: onnx.NodeProto) -> int:
+    """Elements in a pooling window."""
+    shape = next(a for a in node.attribute if a.name == "kernel_shape")
+    return math.prod(shape.ints)
 
 
 def _residual_branches(nodes: Sequence[onnx.NodeProto]) -> set[str]:

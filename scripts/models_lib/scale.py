@@ -10,7 +10,6 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 INLINE_LIMIT_BYTES = 2**31 - 2**20  # protobuf takes no message of 2 GiB
-WIDTH = 4096  # of the matrices in `write_gigabytes`
 CHANNELS = 8
 
 
@@ -82,9 +81,9 @@ def _append_block(
     first = node("Slice", dims, _ints(weights, number, "zero", 0), _ints(weights, number, "one", 1))
     target = node("Concat", first, _ints(weights, number, "rest", CHANNELS, 8, 8), axis=0)
     y = node("Reshape", y, target)
-    y = node("Add", y, x)
-    half = weight("half", np.array([0.5]))
-    return node("Mul", node("Dropout", y), half)
+    # So small a gain keeps the input visible at the end of the longest chain.
+    gain = weight("gain", np.array([0.02]))
+    return node("Add", node("Mul", node("Dropout", y), gain), x)
 
 
 def _ints(weights: list[onnx.TensorProto], number: int, role: str, *values: int) -> str:
@@ -92,20 +91,22 @@ def _ints(weights: list[onnx.TensorProto], number: int, role: str, *values: int)
     return weights[-1].name
 
 
-def write_gigabytes(path: Path, gigabytes: float, seed: int, *, external: bool) -> None:
-    """A chain of Gemm and Relu over (1, 4096) with `gigabytes` (10^9 bytes) of weights at `path`.
+def write_gigabytes(
+    path: Path, gigabytes: float, seed: int, *, external: bool, width: int = 4096
+) -> None:
+    """A chain of Gemm and Relu over (1, width) with `gigabytes` (10^9 bytes) of weights at `path`.
 
     `external` puts the weights into `path` + ".data", written matrix by matrix, so that no more
     than one is in memory. Raises ValueError where the weights would not fit into the file itself.
     """
-    matrix_bytes = 4 * WIDTH * WIDTH
+    matrix_bytes = 4 * width * width
     layers = max(1, round(gigabytes * 1e9 / matrix_bytes))
     if not external and layers * matrix_bytes > INLINE_LIMIT_BYTES:
         raise ValueError(f"--gigabytes {gigabytes} does not fit into one file: add --external")
     model = onnx.ModelProto(ir_version=8, opset_import=[helper.make_opsetid("", 17)])
     graph = model.graph  # filled in place: a copy would double the memory
     graph.name = f"gigabytes_{gigabytes:g}"
-    shape = [1, WIDTH]
+    shape = [1, width]
     graph.input.append(helper.make_tensor_value_info("input", TensorProto.FLOAT, shape))
     x = "input"
     data = path.with_name(path.name + ".data")
@@ -114,11 +115,11 @@ def write_gigabytes(path: Path, gigabytes: float, seed: int, *, external: bool) 
     for layer in range(layers):
         # Without a bias the rectified signal keeps its size through He-normal matrices.
         tensor = graph.initializer.add(
-            name=f"weight_{layer}", data_type=TensorProto.FLOAT, dims=[WIDTH, WIDTH]
+            name=f"weight_{layer}", data_type=TensorProto.FLOAT, dims=[width, width]
         )
         rng = np.random.default_rng([seed, layer])
-        values = rng.standard_normal((WIDTH, WIDTH), np.float32)
-        values *= np.float32(np.sqrt(2 / WIDTH))
+        values = rng.standard_normal((width, width), np.float32)
+        values *= np.float32(np.sqrt(2 / width))
         if external:
             with data.open("ab") as file:
                 file.write(values)

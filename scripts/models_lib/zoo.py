@@ -16,6 +16,7 @@ NAMES: tuple[str, ...] = (
     "photo_superres",
     "ocr_bilstm",
     "code_tagger",
+    "code_lm",
     "tones_kws",
     "digits_adaptive",
 )

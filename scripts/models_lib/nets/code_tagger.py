@@ -1,4 +1,4 @@
-"""Python source, one class per character: a transformer encoder; opset 11, dynamic batch and length.
+"""Python source, a class per character: transformer encoder; opset 11, dynamic batch and length.
 
 At this opset the exporter writes out LayerNormalization (ReduceMean, Sub, Pow, Sqrt, Div) and GELU
 (Div, Erf, Add, Mul), and the reshapes carry Shape, Gather and Concat.

@@ -1,7 +1,7 @@
 """Handwritten digits with as many refinement steps as the picture needs: Loop and If; opset 14.
 
 Exported from a scripted module, so the `while` over the network's own confidence becomes a Loop
-whose body holds convs and batch norms, and the size check an If.
+whose body holds convs and an instance norm, and the size check an If.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class DigitsAdaptive(nn.Module):
             nn.BatchNorm2d(channels),
             nn.ReLU(),
         )
+        # The same weights see every step: statistics of the picture itself, no running ones.
         self.refine = nn.Sequential(
             nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(channels),
+            nn.InstanceNorm2d(channels, affine=True),
             nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(channels),
+            nn.Conv2d(channels, channels, 3, 1, 1),
         )
         self.head = nn.Linear(channels, 10)
 
@@ -84,7 +84,7 @@ def make(seed: int, threads: int) -> Made:
             total = total + F.cross_entropy(net.classify(features), y[i])
         return total / (MAX_STEPS + 1)
 
-    training.fit(net, len(x), every_step, epochs=6, batch=64, peak_lr=4e-3)
+    training.fit(net, len(x), every_step, epochs=12, batch=64, peak_lr=4e-3)
     model = export.torchscript(
         torch.jit.script(net),
         (x[:1],),

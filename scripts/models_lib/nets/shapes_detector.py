@@ -71,7 +71,7 @@ class ShapesDetector(nn.Module):
 
 
 def anchors() -> tuple[Tensor, Tensor]:
-    """Cell centres (A, 2) in pixels, x first, and strides (A, 1), in the order of the raw output."""
+    """Cell centres (A, 2) in pixels, x first, and strides (A, 1), ordered as the raw output."""
     centres, strides = [], []
     for stride in STRIDES:
         side = (torch.arange(SIZE // stride) + 0.5) * stride
