@@ -1,6 +1,6 @@
 """The rewrite passes, in the order they run. The order within a round is explained beside it."""
 
-from ort_optim.passes import affine, batch_norm, constant_folding, dead_code
+from ort_optim.passes import affine, batch_norm, constant_folding, dead_code, linear
 from ort_optim.passes.base import Pass
 
 PASSES: tuple[Pass, ...] = (
@@ -8,4 +8,5 @@ PASSES: tuple[Pass, ...] = (
     constant_folding.PASS,  # before all that ask for constant weights, axes and shapes
     batch_norm.PASS,  # before affine: a normalization between a layer and a factor goes first
     affine.PASS,
+    linear.PASS,  # after affine, which takes what it can into the weights
 )

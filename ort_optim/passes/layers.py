@@ -44,6 +44,15 @@ OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization")
 HALF_ULP = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
 """The largest relative error of rounding a normal number to the type."""
 
+SMALLEST_NORMAL = {
+    "float16": 0.0,
+    "bfloat16": 2.0**-126,
+    "float32": 2.0**-126,
+    "float64": 2.0**-1022,
+}
+"""What a weight may lose at any rate: channels that training drove to 1e-40 do exist, and are zero.
+Half precision has no such numbers to give away."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -299,8 +308,8 @@ def _scaled(
 ) -> Array | None:
     """The weight, seen in `shape`, times one factor per index of `axes`; None if it suffers.
 
-    Rounding may move no element by more than half an ulp of the largest one of its channel: this
-    refuses overflow, and a channel that would sink below the smallest normal number.
+    Rounding may move no element by more than half an ulp of the largest one of its channel. This
+    refuses overflow, and in half precision a channel that sinks below the smallest normal number.
     """
     factors = np.reshape(scale, [dim if i in axes else 1 for i, dim in enumerate(shape)])
     exact = weight.values.reshape(shape) * factors.astype(np.float64)
@@ -310,7 +319,8 @@ def _scaled(
     largest = np.maximum(np.max(exact, axis=others), -np.min(exact, axis=others))
     error = np.subtract(rounded, exact, out=exact)  # in place: weights may fill half the memory
     error = np.abs(error, out=error).max(axis=others)
-    if not np.all(error <= HALF_ULP[weight.dtype.name] * largest):  # NaN fails as well
+    name = weight.dtype.name
+    if not np.all(error <= np.maximum(HALF_ULP[name] * largest, SMALLEST_NORMAL[name])):  # nor NaN
         return None
     return rounded.reshape(weight.shape)
 
