@@ -136,7 +136,7 @@ def _fold_before(
     node: Node, x: Variable, constant: Constant, layer: Layer, graph: Graph, ctx: Context
 ) -> None:
     known = rank(x)
-    if math.prod(constant.shape) > 1 and (known != layer.rank or not _has_channels(x, layer)):
+    if math.prod(constant.shape) > 1 and not _has_channels(x, layer):
         return ctx.refuse(NAME, node, "the channels of its input are not known")  # (2)
     if known is None and len(constant.shape) > 1:
         return ctx.refuse(NAME, node, "the rank of its input is not known")  # (1)
@@ -148,7 +148,10 @@ def _fold_before(
 
 
 def _has_channels(x: Tensor, layer: Layer) -> bool:
-    return bool(x.shape[len(x.shape) - 1 - layer.trailing] == layer.inputs)
+    known = rank(x)
+    if known is None or known != layer.rank:
+        return False
+    return bool(x.shape[known - 1 - layer.trailing] == layer.inputs)
 
 
 PASS = NodePass(NAME, frozenset({"Mul", "Div", "Add", "Sub"}), rewrite)

@@ -237,6 +237,19 @@ def test_a_channel_that_the_constant_may_create_stays(engine: Engine) -> None:
         assert outcome.ops == {"Conv": 1, "Mul": 1}
 
 
+def test_an_input_of_unknown_rank_keeps_a_constant_per_channel(engine: Engine) -> None:
+    model = model_of(
+        """g (float[2, 6] x, int64[R] shape) => (float[a, 4] y) {
+            r = Reshape(x, shape)
+            c = Mul(r, k)
+            y = MatMul(c, w)
+        }""",
+        weights={"w": normal(3, 4), "k": normal(3)},
+    )
+    feeds = {"x": normal(2, 6), "shape": np.array([4, 3])}
+    assert check(engine, model, PASSES, feeds=feeds).ops == {"Reshape": 1, "Mul": 1, "MatMul": 1}
+
+
 def test_a_constant_that_feeds_the_weight_input_is_no_input_scale(engine: Engine) -> None:
     model = model_of(
         """g (float[4, 3, 3, 3] x) => (float[1, 4, 3, 3] y) {
