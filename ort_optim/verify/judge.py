@@ -106,7 +106,7 @@ class Verifier:
         try:
             session = self._engine.open(_source(candidate), optimize=optimize)
         except (EngineError, WorkerError) as error:
-            return Verdict(False, (), 0, f"the result can't be loaded: {error}")
+            return Verdict(False, (), 0, f"it can't be loaded: {error}")
         try:
             if changed := self._changed_interface(session):
                 return Verdict(False, (), 0, changed)
@@ -121,7 +121,7 @@ class Verifier:
                     break
             self._engine.close(session)
         except (EngineError, WorkerError) as error:
-            return Verdict(False, (), len(compared), f"the result can't be run: {error}")
+            return Verdict(False, (), len(compared), f"it can't be run: {error}")
         return _verdict(compared)
 
     def _compare(self, index: int, candidate: Model, found: Outputs) -> list[OutputComparison]:

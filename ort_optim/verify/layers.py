@@ -82,7 +82,12 @@ def first_parting(
     makers_a, makers_b = _makers(nodes_a), _makers(nodes_b)
     matched = [name for name in makers_a if name in makers_b]
     taps = _Taps(engine, a, b, feeds, tolerance)
-    found = _earliest(_search(taps, matched), taps, makers_a, matched)
+    outputs = [value.name for value in a[0].graph.output if value.name in makers_b]
+    for start in range(0, len(outputs), TAPS_PER_RUN):
+        taps.look(outputs[start : start + TAPS_PER_RUN])
+    differing = next((name for name in outputs if taps.differs(name)), None)
+    suspects = matched if differing is None else _upstream(differing, makers_a, matched)
+    found = _earliest(_search(taps, suspects), taps, makers_a, matched)
     parting = None
     if found is not None:
         comparison = taps.known[found]
@@ -177,6 +182,18 @@ def _earliest(
             return found
         found = differing
     return None
+
+
+def _upstream(name: str, makers: Mapping[str, NodeProto], matched: Sequence[str]) -> list[str]:
+    """The tensors of `matched` that `name` depends on, itself included, in the same order."""
+    seen: set[str] = set()
+    pending = [name]
+    while pending:
+        each = pending.pop()
+        if each in makers and each not in seen:
+            seen.add(each)
+            pending.extend(reads(makers[each]))
+    return [each for each in matched if each in seen]
 
 
 def _nearest_named(

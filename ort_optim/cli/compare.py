@@ -1,0 +1,207 @@
+"""`compare`: do two models compute the same, and if not, where do they part?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+from rich.text import Text
+
+from ort_optim.cli.model_argument import (
+    ChosenInputs,
+    ModelArgument,
+    check_same_interface,
+    choose_inputs,
+    open_session,
+    read_model,
+    shared_pins,
+)
+from ort_optim.cli.shape_argument import add_shape_argument, parse_shapes
+from ort_optim.cli.tables import cell, figure, make_console, make_table
+from ort_optim.engine import Engine, EngineError
+from ort_optim.errors import InputError, VerificationError
+from ort_optim.verify.compare import OutputComparison, Tolerance
+from ort_optim.verify.judge import Verdict, Verifier
+from ort_optim.verify.layers import LayerReport, first_parting
+
+NAME = "compare"
+HELP = "compare the outputs of two models; exit code 3 when they differ"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `compare`."""
+    parser.add_argument("a", type=Path, metavar="A.onnx", help="the reference")
+    parser.add_argument("b", type=Path, metavar="B.onnx", help="the model to judge")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="SAMPLES.npz|DIR",
+        help="inputs to compare on (default: generated from types and shapes)",
+    )
+    parser.add_argument("--rtol", type=_tolerance, help="relative tolerance (default: by type)")
+    parser.add_argument("--atol", type=_tolerance, help="absolute tolerance (default: by type)")
+    parser.add_argument(
+        "--layers", action="store_true", help="find the first layer at which the models part"
+    )
+    add_shape_argument(parser)
+    parser.add_argument("--sets", type=_count, default=3, help="generated input sets (default: 3)")
+    parser.add_argument("--seed", type=int, default=0, help="of generated inputs (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare with ONNX Runtime's optimizations off; 0 if all outputs agree, else 3."""
+    tolerance = Tolerance(args.rtol, args.atol)
+    pins = parse_shapes(args.shape)
+    layers = None
+    with tempfile.TemporaryDirectory() as scratch, Engine(threads=1) as engine:
+        engine.start()
+        a, b = (read_model(path, Path(scratch)) for path in (args.a, args.b))
+        session_a, session_b = (open_session(engine, m, optimize=False) for m in (a, b))
+        inputs = engine.inputs(session_a), engine.inputs(session_b)
+        check_same_interface(a, b, inputs, "inputs")
+        check_same_interface(
+            a, b, (engine.outputs(session_a), engine.outputs(session_b)), "outputs"
+        )
+        engine.close(session_b)
+        if args.data is None:
+            pins = shared_pins(pins, inputs[0], [inputs[1]])
+        chosen = choose_inputs(
+            engine, session_a, a, data=args.data, pins=pins, seed=args.seed, sets=args.sets
+        )
+        engine.close(session_a)
+        verdict = _judge(engine, a, b, chosen, tolerance)
+        if not verdict.outputs and not verdict.passed:
+            raise VerificationError(f"{b.path}: {verdict.reason}")
+        if args.layers:
+            layers = _part(engine, a, b, chosen, verdict, tolerance)
+    if args.json:
+        _print_json(verdict, chosen, layers)
+    else:
+        _print_tables(verdict, chosen, layers)
+    return 0 if verdict.passed else VerificationError.exit_code
+
+
+def _judge(
+    engine: Engine, a: ModelArgument, b: ModelArgument, chosen: ChosenInputs, tolerance: Tolerance
+) -> Verdict:
+    """The tolerances that a user states are meant: ORT's own noise widens only the defaults."""
+    stated = tolerance.rtol is not None or tolerance.atol is not None
+    try:
+        verifier = Verifier(
+            engine,
+            a.source,
+            chosen.feeds,
+            structure=a.structure,
+            tolerance=tolerance,
+            own_noise=not stated,
+        )
+    except EngineError as error:
+        raise InputError(f"{a.path}: ONNX Runtime can't run it on these inputs: {error}") from None
+    return verifier.check(b.source, all_sets=True)
+
+
+def _part(
+    engine: Engine,
+    a: ModelArgument,
+    b: ModelArgument,
+    chosen: ChosenInputs,
+    verdict: Verdict,
+    tolerance: Tolerance,
+) -> LayerReport:
+    """The first layer that differs, on the input set with the worst output."""
+    worst = max(verdict.outputs, key=lambda c: (not c.passed, c.max_abs), default=None)
+    feeds = chosen.feeds[worst.set_index if worst else 0]
+    return first_parting(engine, (a.structure, a.source), (b.structure, b.source), feeds, tolerance)
+
+
+def _print_json(verdict: Verdict, chosen: ChosenInputs, layers: LayerReport | None) -> None:
+    plain = {
+        "equal": verdict.passed,
+        "reason": verdict.reason,
+        "sets": verdict.sets,
+        "notes": list(chosen.notes),
+        "outputs": [comparison.as_plain() for comparison in verdict.outputs],
+    }
+    if layers is not None:
+        plain["layers"] = layers.as_plain()
+    print(json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _print_tables(verdict: Verdict, chosen: ChosenInputs, layers: LayerReport | None) -> None:
+    console = make_console()
+    headings = (
+        *("output", "type", "max abs", "max rel", "mean abs", "p50", "p90", "p99"),
+        *("cosine", "SNR dB", "top-1", "verdict"),
+    )
+    table = make_table(console, headings, left=("output", "type", "verdict"))
+    for comparison in verdict.outputs:
+        table.add_row(*_row(comparison))
+    console.print(table)
+    sets = f"{verdict.sets} input set" + ("s" if verdict.sets != 1 else "")
+    if verdict.passed:
+        console.print(cell(f"the outputs agree on {sets}", "green"))
+    else:
+        console.print(cell(f"the outputs differ ({sets}): {verdict.reason}", "bold red"))
+    for note in chosen.notes:
+        console.print(cell(note, "dim"))
+    if layers is not None:
+        for line in _layer_lines(layers):
+            console.print(cell(line))
+
+
+def _row(comparison: OutputComparison) -> list[Text | str]:
+    shape = "x".join(map(str, comparison.shape)) or "scalar"
+    verdict = f"{'ok' if comparison.passed else 'DIFFERS'} ({comparison.decided_by})"
+    f = comparison.figures
+    numbers = (
+        [
+            *(figure(v) for v in (f.max_abs, f.max_rel, f.mean_abs, f.p50, f.p90, f.p99)),
+            figure(f.cosine, ".8g"),
+            figure(f.snr_db, ".1f"),
+            figure(f.top1, ".1%"),
+        ]
+        if f
+        else [""] * 9
+    )
+    return [
+        cell(comparison.name),
+        cell(f"{comparison.dtype} {shape}"),
+        *numbers,
+        cell(verdict, "" if comparison.passed else "bold red"),
+    ]
+
+
+def _layer_lines(layers: LayerReport) -> list[str]:
+    searched = f"{layers.matched} tensors of the same name, {layers.runs} runs of each model"
+    lines = []
+    if layers.parting is None:
+        lines.append(f"no layer differs ({searched})")
+    else:
+        found = layers.parting
+        lines.append(f"first layer that differs: '{found.tensor}' ({searched})")
+        lines.append(f"  in A made by {found.node_a}, in B by {found.node_b}")
+        lines.append(f"  max abs error {found.comparison.max_abs:.3g}: {found.comparison.reason}")
+    if layers.only_a or layers.only_b:
+        lines.append(f"{layers.only_a} tensors are only in A, {layers.only_b} only in B")
+    if layers.inner:
+        lines.append(f"{layers.inner} nodes inside subgraphs were not looked into")
+    if layers.unreadable:
+        lines.append(f"{layers.unreadable} tensors could not be read")
+    return lines
+
+
+def _tolerance(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: must be a number of at least 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value
