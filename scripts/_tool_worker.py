@@ -2,7 +2,8 @@
 
 One JSON job a line on stdin, one JSON answer a line on stdout. Jobs (key `do`): `import_ours`,
 `import_onnxslim` (so that no call pays for the import), `ours`, `onnxslim`, the latter two with
-`source`, `target` and `options`. Answers hold `status` (ok, fails) and the call's `seconds`.
+`source`, `target` and `options`. Answers hold `status` (ok, fails), the call's `seconds` and the
+largest `peak_bytes` so far of this process or a child that has ended.
 
 Started by `_common.Worker` with the Python of the environment that has the tool.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -41,6 +43,7 @@ def onnxslim(job: dict[str, Any]) -> None:
     package.slim(job["source"], job["target"], **job["options"])
 
 
+PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 JOBS = {
     "import_ours": import_ours,
     "import_onnxslim": import_onnxslim,
@@ -66,7 +69,8 @@ def main() -> None:
             text = " ".join(str(error).split())
             answer = {"status": "fails", "detail": f"{type(error).__name__}: {text}"[:300]}
         seconds = time.perf_counter() - start
-        answers.write(json.dumps({**answer, "seconds": seconds}) + "\n")
+        peak_bytes = 1024 * max(resource.getrusage(who).ru_maxrss for who in PROCESSES)
+        answers.write(json.dumps({**answer, "seconds": seconds, "peak_bytes": peak_bytes}) + "\n")
 
 
 if __name__ == "__main__":
