@@ -72,9 +72,7 @@ class Rewriter:
             root = view(self.model, self.folder)
             ctx = Context(self.engine, limit=plan.limit, denied=plan.denied)
             try:
-                stats = run_passes(
-                    root, ctx, self.passes, plan.disabled | self.failures.keys()
-                )
+                stats = run_passes(root, ctx, self.passes, plan.disabled | self.failures.keys())
             except PassError as error:
                 self.failures[error.pass_name] = str(error)
                 continue

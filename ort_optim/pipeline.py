@@ -1,0 +1,225 @@
+"""The straight line from a model file to an optimized one. Read this first.
+
+load -> repair -> rewrite and verify -> time -> decide -> save -> report
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from onnx import ModelProto
+
+from ort_optim import assembly
+from ort_optim.assembly import Outcome
+from ort_optim.config import Config
+from ort_optim.engine import Engine, EngineError
+from ort_optim.errors import InputError, VerificationError, WorkerError
+from ort_optim.graph import LoadedModel, load_model
+from ort_optim.graph.functions import inline_functions
+from ort_optim.graph.repair import pin_shapes, repair
+from ort_optim.graph.save import check_writable, clean_up, copy_model, save_model
+from ort_optim.hardware import Target, load_target
+from ort_optim.passes import PASSES
+from ort_optim.reference import Reference, Unrunnable, open_reference, shorten
+from ort_optim.report import Report, check_report_path, write_report
+from ort_optim.rewriter import Plan, Rewriter
+from ort_optim.search import Search
+from ort_optim.verify.compare import Tolerance
+from ort_optim.verify.data import load_samples
+from ort_optim.verify.dimensions import check_pins
+from ort_optim.verify.inputs import Feeds, InputFailure, InputPlan, find_inputs
+from ort_optim.verify.judge import Verifier
+
+UNVERIFIED_MARK = "ort_optim.unverified"  # metadata key of a model that was rewritten unchecked
+
+Observer = Callable[[str], None]
+"""Told the name of each stage when it begins: load, rewrite, time, save."""
+
+
+def optimize(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    report: str | Path | Sequence[str | Path] = (),
+    observer: Observer = lambda stage: None,
+    **options: Any,
+) -> Report:
+    """Optimize the model `source` into `destination`, and say what was done.
+
+    The result is written only if its outputs agree with the original's, it is not slower, and it
+    is smaller, simpler or faster; else `destination` is the original byte for byte. Both paths
+    may be the same. `report` names files to write the report to (.json, .md, .html). `options`
+    are the fields of `Config`.
+
+    Raises InputError for a bad argument or model, with `destination` untouched, and
+    VerificationError where `require_verify` is set and the outputs can't be compared.
+    """
+    config = Config(**options)
+    reports = [Path(report)] if isinstance(report, (str, Path)) else [Path(p) for p in report]
+    for path in reports:
+        check_report_path(path)
+    done = _Run(Path(source), Path(destination), config, observer).report()
+    for path in reports:
+        write_report(done, path)
+    return done
+
+
+@dataclass
+class _Run:
+    """One run: what `optimize` was told, and what the stages note down on the way."""
+
+    source: Path
+    destination: Path
+    config: Config
+    observer: Observer
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def report(self) -> Report:
+        """Do it all."""
+        _check_pass_names(self.config.disable)
+        check_writable(self.destination)
+        target = load_target(self.config.target)
+        with (
+            Engine(timeout_s=self.config.timeout_s) as engine,
+            TemporaryDirectory(prefix="ort_optim-") as scratch,
+        ):
+            engine.start()
+            return self._run(engine, Path(scratch), target)
+
+    def _run(self, engine: Engine, scratch: Path, target: Target) -> Report:
+        with self._stage("load"):
+            original = load_model(self.source)
+            before = assembly.model_facts(original)
+            clean_up(self.destination)
+            repaired, repairs = _prepare(original, self.config)
+            reference = open_reference(engine, original, repaired, scratch)
+            samples = self._samples(engine, reference)
+        rewriter = Rewriter(repaired, original.folder, engine)
+        threads = self.config.threads or target.cores
+        if isinstance(reference, Reference) and isinstance(samples, InputPlan):
+            verifier = self._verifier(engine, reference, samples)
+            search = Search(engine, rewriter, verifier, reference, threads, scratch)
+            outcome = self._search(search, samples)
+        else:
+            reason = next(x.reason for x in (reference, samples) if isinstance(x, Unrunnable))
+            outcome = self._unverified(rewriter, reason)
+        self.warnings += [f"pass left out: {reason}" for reason in rewriter.failures.values()]
+        with self._stage("save"):
+            decision = assembly.decide(outcome, before, repairs, unverified=self.config.unverified)
+            if decision.kept:
+                model, external = outcome.candidate.model, bool(original.data_files)
+                save_model(model, original.folder, self.destination, external=external)
+            else:
+                copy_model(original, self.destination)
+            after = assembly.model_facts(load_model(self.destination))
+        return assembly.report(
+            config=self.config,
+            target=target,
+            threads=threads,
+            before=before,
+            after=after,
+            repairs=repairs,
+            outcome=outcome,
+            decision=decision,
+            warnings=self.warnings,
+            seconds=self.seconds,
+        )
+
+    def _samples(self, engine: Engine, reference: Reference | Unrunnable) -> InputPlan | Unrunnable:
+        """Inputs that the reference runs on: the user's, or generated ones."""
+        if isinstance(reference, Unrunnable):
+            return reference
+        config, infos = self.config, engine.inputs(reference.session)
+        check_pins(infos, config.shapes)
+        if config.data is not None:
+            return _run_samples(engine, reference.session, load_samples(config.data, infos))
+        found = find_inputs(
+            engine,
+            reference.session,
+            reference.model,
+            seed=config.seed,
+            count=config.sets,
+            pins=config.shapes,
+        )
+        if isinstance(found, InputFailure):
+            return Unrunnable(f"no inputs were found that it runs on: {shorten(found.reason)}")
+        self.warnings += found.notes
+        return found
+
+    def _verifier(self, engine: Engine, reference: Reference, samples: InputPlan) -> Verifier:
+        return Verifier(
+            engine,
+            reference.source,
+            samples.feeds,
+            samples.outputs,
+            session=None if samples.session_lost else reference.session,
+            structure=reference.model,
+            tolerance=Tolerance(self.config.rtol, self.config.atol),
+        )
+
+    def _search(self, search: Search, samples: InputPlan) -> Outcome:
+        with self._stage("rewrite"):
+            found = search.faithful(Plan(disabled=self.config.disable))
+        if not found.verdict.passed or not found.candidate.rewrites or not self.config.timing:
+            return Outcome(found.candidate, samples=samples, found=found)
+        with self._stage("time"):
+            fast = search.as_fast(found, samples.feeds[0])
+        return Outcome(fast.found.candidate, samples=samples, found=fast.found, fast=fast)
+
+    def _unverified(self, rewriter: Rewriter, reason: str) -> Outcome:
+        """What becomes of a model whose outputs can't be compared."""
+        if self.config.require_verify:
+            raise VerificationError(f"{self.source} can't be verified: {reason}")
+        if not self.config.unverified:
+            self.warnings.append(f"copied as it is, since it can't be verified: {reason}")
+            return Outcome(rewriter.candidate(Plan(limit=0)), reason=reason)
+        self.warnings.append(f"rewritten without verification: {reason}")
+        with self._stage("rewrite"):
+            candidate = rewriter.candidate(Plan(disabled=self.config.disable))
+        candidate.model.metadata_props.add(key=UNVERIFIED_MARK, value=reason)
+        return Outcome(candidate, reason=reason)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        self.observer(name)
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = time.perf_counter() - started
+
+
+def _check_pass_names(disabled: frozenset[str]) -> None:
+    known = [each.name for each in PASSES]
+    for name in sorted(disabled - set(known)):
+        raise InputError(f"--disable: no pass '{name}'; the passes are {', '.join(known)}")
+
+
+def _prepare(original: LoadedModel, config: Config) -> tuple[ModelProto, list[str]]:
+    """A repaired copy with pinned shapes and without model-local functions, and what was done."""
+    model = ModelProto()
+    model.CopyFrom(original.model)
+    repairs = repair(model, keep_initializer_inputs=config.keep_initializer_inputs)
+    repairs += pin_shapes(model, config.shapes)
+    return inline_functions(model), repairs
+
+
+def _run_samples(engine: Engine, session: int, samples: list[Feeds]) -> InputPlan | Unrunnable:
+    """The user's samples with the reference's answers."""
+    outputs, seconds = [], []
+    try:
+        for feeds in samples:
+            started = time.perf_counter()
+            outputs.append(engine.run(session, feeds))
+            seconds.append(time.perf_counter() - started)
+    except (EngineError, WorkerError) as error:
+        return Unrunnable(f"it does not run on the given data: {shorten(str(error))}")
+    shapes = tuple({name: value.shape for name, value in feeds.items()} for feeds in samples)
+    return InputPlan(tuple(samples), tuple(outputs), shapes, tuple(seconds))

@@ -1,0 +1,66 @@
+"""The model that a result is held against: the input as it is, else its repaired copy.
+
+open_reference    tries both in ONNX Runtime and says which of them runs, or why none does
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnx import ModelProto
+
+from ort_optim.engine import Engine, EngineError, ModelSource, make_source
+from ort_optim.errors import InputError, WorkerError
+from ort_optim.graph import LoadedModel
+
+BEYOND_THIS_ORT = (
+    "is not a registered function/op",
+    "NOT_IMPLEMENTED",
+    "is under development",
+    "Unsupported model IR version",
+    "is not supported in this build",
+    "No opset import for domain",
+)
+"""What ORT says of models that are sound but need kernels, operator sets or versions it lacks."""
+
+LONGEST_REASON = 300  # characters of an ORT message that are worth showing
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The reference, open in the engine with graph optimizations off as `session`."""
+
+    model: ModelProto
+    source: ModelSource
+    session: int
+    is_repaired: bool
+
+
+@dataclass(frozen=True)
+class Unrunnable:
+    """A model that may be sound, but that this ORT can't run, and why."""
+
+    reason: str
+
+
+def open_reference(
+    engine: Engine, original: LoadedModel, repaired: ModelProto, scratch: Path
+) -> Reference | Unrunnable:
+    """Open the original, else its repaired copy. Raises InputError if ORT finds both invalid."""
+    complaint = ""
+    for model, is_repaired in ((original.model, False), (repaired, True)):
+        source = make_source(model, original.folder, scratch)
+        try:
+            return Reference(model, source, engine.open(source), is_repaired)
+        except (EngineError, WorkerError) as error:
+            complaint = shorten(str(error))
+            if isinstance(error, WorkerError) or any(mark in complaint for mark in BEYOND_THIS_ORT):
+                return Unrunnable(complaint)
+    raise InputError(f"{original.path} is not a valid model, ONNX Runtime says: {complaint}")
+
+
+def shorten(message: str) -> str:
+    """An ORT message on one line, without its tail of source locations."""
+    line = " ".join(message.split())
+    return line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 1] + "…"
