@@ -36,10 +36,11 @@ from ort_optim.verify.dimensions import check_pins
 from ort_optim.verify.inputs import Feeds, InputFailure, InputPlan, find_inputs
 from ort_optim.verify.judge import Verifier
 
+STAGES = ("load", "rewrite", "time", "save")
 UNVERIFIED_MARK = "ort_optim.unverified"  # metadata key of a model that was rewritten unchecked
 
 Observer = Callable[[str], None]
-"""Told the name of each stage when it begins: load, rewrite, time, save."""
+"""Told the name of each of the `STAGES` when it begins."""
 
 
 def optimize(
