@@ -18,6 +18,9 @@ WEIGHTS = {
     "LRN": 200,  # becomes a chain of cheap nodes
     "Div": 11,  # by a constant becomes Mul
     "Sub": 11,  # of a constant becomes Add
+    "Min": 12,  # with a scalar becomes Clip
+    "Max": 12,
+    "Clip": 11,  # without an upper bound becomes Relu
 }
 """Operators that may be replaced by several nodes weigh more than all of those together."""
 
