@@ -6,7 +6,6 @@ print_explain  what every pass did and refused, node by node
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 
 from rich import box
@@ -15,6 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ort_optim.report.console import is_unicode, show
 from ort_optim.report.model import Report
 from ort_optim.report.summary import (
     Explanation,
@@ -30,8 +30,6 @@ from ort_optim.report.summary import (
 from ort_optim.report.units import printable
 
 OPS_SHOWN = 12
-PLAIN_WIDTH = 10_000
-"""Piped text is never wrapped: each line stays one record for grep."""
 
 STYLES: dict[Mood, str] = {"good": "green", "bad": "bold red", "warning": "yellow", "neutral": ""}
 MARKS: dict[Mood, str] = {"good": "✓", "bad": "✗", "warning": "!", "neutral": "·"}
@@ -44,7 +42,7 @@ def print_report(report: Report, console: Console | None = None, *, explain: boo
     On a terminal with colours and lines; elsewhere as plain aligned text.
     """
     console = console or Console(highlight=False)
-    _show(console, _overview(report, console.is_terminal, _is_unicode(console)))
+    show(console, _overview(report, console.is_terminal, is_unicode(console)))
     if explain:
         print_explain(report, console)
 
@@ -54,26 +52,10 @@ def print_explain(report: Report, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     for explanation in explanations(report):
         if explanation.rewrites or explanation.refusals:
-            _show(console, Group(Text(), _explained(explanation)))
+            show(console, Group(Text(), _explained(explanation)))
     idle = [e.name for e in explanations(report) if not (e.rewrites or e.refusals)]
     if idle:
-        _show(console, Group(Text(), Text(f"nothing to do: {', '.join(idle)}", style="dim")))
-
-
-def _is_unicode(console: Console) -> bool:
-    return (console.encoding or "").lower().startswith("utf")
-
-
-def _show(console: Console, content: RenderableType) -> None:
-    if console.is_terminal:
-        console.print(content)
-        return
-    buffer = io.StringIO()
-    Console(file=buffer, width=PLAIN_WIDTH, color_system=None, highlight=False).print(content)
-    encoding = console.encoding or "utf-8"
-    for line in buffer.getvalue().splitlines():
-        plain = line.rstrip().encode(encoding, "backslashreplace").decode(encoding)
-        console.file.write(plain + "\n")
+        show(console, Group(Text(), Text(f"nothing to do: {', '.join(idle)}", style="dim")))
 
 
 def _overview(report: Report, on_terminal: bool, is_unicode: bool) -> RenderableType:

@@ -1,0 +1,260 @@
+"""Facts of a model: nodes, weights, and what each layer computes. Reads, never changes.
+
+count_ops        nodes by op, as a session runs them
+weight_stats     elements and bytes of all stored tensors
+layers           each node with its shapes, multiply-accumulates and parameters
+skeleton_model   a copy without the data of large tensors
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto
+from onnx.inliner import inline_local_functions
+
+from ort_optim.errors import InputError
+from ort_optim.graph import weights
+from ort_optim.graph.load import tensors
+from ort_optim.graph.macs import Dim, Macs, Shape, node_macs
+from ort_optim.graph.shapes import infer
+
+REPEATING_OPS = frozenset({"Loop", "Scan"})
+LOOP_SYMBOL = "iterations"
+"""What the counts of a body that runs again and again are multiplied by."""
+
+
+@dataclass(frozen=True)
+class WeightStats:
+    """Stored tensors: initializers, Constant nodes and sparse ones, wherever they are."""
+
+    parameter_count: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One node. Shapes are None where unknown; `macs` is None for ops that have none to count.
+
+    `graph` is "" in the main graph, else the path of the subgraph, such as "If_3.then_branch".
+    `parameter_count` counts the constants it reads; shared ones count at each reader.
+    """
+
+    name: str
+    op: str
+    graph: str
+    inputs: tuple[Shape | None, ...]
+    outputs: tuple[Shape | None, ...]
+    macs: Macs | None
+    parameter_count: int
+
+
+def op_name(node: NodeProto) -> str:
+    """`Conv`, or `com.microsoft.FusedConv` outside the standard domain."""
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+def count_ops(model: ModelProto) -> Counter[str]:
+    """How many nodes of each op a session runs, before its own optimizations.
+
+    Constant nodes are not counted; nodes of subgraphs are, once. A call of a model-local function
+    counts as the nodes of its body, inner calls likewise.
+    """
+    functions = {(f.domain, f.name, f.overload): f for f in model.functions}
+    bodies: dict[tuple[str, str, str], Counter[str] | None] = {}
+
+    def count(nodes: Iterable[NodeProto]) -> Counter[str]:
+        total: Counter[str] = Counter()
+        for node in nodes:
+            key = (node.domain, node.op_type, node.overload)
+            if key in functions and key not in bodies:
+                bodies[key] = None  # a function that calls itself is counted as a node
+                bodies[key] = count(functions[key].node)
+            body = bodies.get(key)
+            if body is not None:
+                total += body
+            elif op_name(node) != "Constant":
+                total[op_name(node)] += 1
+            for graph in _subgraphs(node).values():
+                total += count(graph.node)
+        return total
+
+    return count(model.graph.node)
+
+
+def weight_stats(model: ModelProto) -> WeightStats:
+    """Elements and bytes of all stored tensors; external data is not read.
+
+    Raises InputError for a tensor of unknown type or negative size.
+    """
+    count = size = 0
+    for tensor in tensors(model):
+        if any(dim < 0 for dim in tensor.dims):
+            raise InputError(f"tensor '{tensor.name}' has a negative dimension: {[*tensor.dims]}")
+        try:
+            size += weights.size_bytes(tensor)
+        except KeyError:
+            raise InputError(
+                f"tensor '{tensor.name}' has an element type unknown to onnx: {tensor.data_type}"
+            ) from None
+        count += math.prod(tensor.dims)
+    return WeightStats(count, size)
+
+
+def skeleton_model(model: ModelProto) -> ModelProto:
+    """A copy for shape inference: all but the data of large tensors, which is never copied."""
+    # Below IR 4 inference looks at initializers only where they are graph inputs too.
+    bare = ModelProto(ir_version=max(model.ir_version, 4))
+    bare.opset_import.extend(model.opset_import)
+    _copy_graph(bare.graph, model.graph)
+    for function in model.functions:
+        copy = bare.functions.add()
+        for field, value in function.ListFields():
+            if field.name != "node":
+                _copy_field(copy, field.name, value)
+        for node in function.node:
+            _copy_node(copy.node.add(), node)
+    return bare
+
+
+def _copy_graph(bare: GraphProto, graph: GraphProto) -> None:
+    bare.name = graph.name
+    for field in ("input", "output", "value_info"):
+        getattr(bare, field).extend(getattr(graph, field))
+    bare.initializer.extend(weights.skeleton(tensor) for tensor in graph.initializer)
+    for sparse in graph.sparse_initializer:
+        # Dense to shape inference, which knows no sparse initializers.
+        bare.initializer.add(
+            name=sparse.values.name, data_type=sparse.values.data_type, dims=sparse.dims
+        )
+    for node in graph.node:
+        _copy_node(bare.node.add(), node)
+
+
+def _copy_node(bare: NodeProto, node: NodeProto) -> None:
+    for field, value in node.ListFields():
+        if field.name != "attribute":
+            _copy_field(bare, field.name, value)
+    for attribute in node.attribute:
+        copy = bare.attribute.add()
+        if attribute.HasField("t"):
+            copy.name, copy.type = attribute.name, attribute.type
+            copy.t.CopyFrom(weights.skeleton(attribute.t))
+        elif attribute.HasField("g"):
+            copy.name, copy.type = attribute.name, attribute.type
+            _copy_graph(copy.g, attribute.g)
+        else:
+            copy.CopyFrom(attribute)
+
+
+def _copy_field(bare: object, name: str, value: object) -> None:
+    if isinstance(value, (str, int, bytes)):
+        setattr(bare, name, value)
+    else:
+        getattr(bare, name).extend(value)
+
+
+def layers(model: ModelProto) -> list[Layer]:
+    """Every node but Constants, in the file's order, nodes of subgraphs after their owner.
+
+    Calls of model-local functions appear as the nodes of their bodies. Shapes are those that
+    inference finds, with the file's own where it finds none. Bodies of Loop and Scan count their
+    multiply-accumulates times the symbol "iterations"; both branches of an If are listed.
+    """
+    bare = _inlined(skeleton_model(model))
+    return list(_layers(infer(bare).graph, "", {}, ()))
+
+
+def _inlined(model: ModelProto) -> ModelProto:
+    if not model.functions:
+        return model
+    try:
+        return inline_local_functions(model)
+    except Exception:  # calls that the inliner can't resolve stay calls
+        return model
+
+
+def _layers(
+    graph: GraphProto, path: str, outer: Mapping[str, _Value], loops: tuple[str, ...]
+) -> Iterator[Layer]:
+    values = {**outer, **_values(graph)}
+    for node in graph.node:
+        if op_name(node) == "Constant":
+            continue
+        name = node.name or next(filter(None, node.output), "")
+        inputs = tuple(values.get(each, UNKNOWN_VALUE) for each in node.input)
+        shapes = tuple(value.shape for value in inputs)
+        outputs = tuple(values.get(each, UNKNOWN_VALUE).shape for each in node.output)
+        macs = node_macs(node, shapes, outputs)
+        for symbol in loops:
+            macs = macs.times(symbol) if macs else None
+        distinct = dict(zip(node.input, inputs, strict=True)).values()
+        yield Layer(
+            name=name,
+            op=op_name(node),
+            graph=path,
+            inputs=shapes,
+            outputs=outputs,
+            macs=macs,
+            parameter_count=sum(value.stored_elements for value in distinct),
+        )
+        inner_loops = (*loops, LOOP_SYMBOL) if node.op_type in REPEATING_OPS else loops
+        for attribute, inner in _subgraphs(node).items():
+            inner_path = f"{path}/{name}.{attribute}" if path else f"{name}.{attribute}"
+            yield from _layers(inner, inner_path, values, inner_loops)
+
+
+@dataclass(frozen=True)
+class _Value:
+    """What is known of a value: its shape, and how many elements are stored if it is constant."""
+
+    shape: Shape | None
+    stored_elements: int = 0
+
+
+UNKNOWN_VALUE = _Value(None)
+
+
+def _values(graph: GraphProto) -> dict[str, _Value]:
+    found = {
+        info.name: _Value(_shape(info.type))
+        for info in (*graph.output, *graph.input, *graph.value_info)
+    }
+    stored = [(tensor.name, tensor) for tensor in graph.initializer]
+    for node in graph.node:
+        if op_name(node) == "Constant" and node.output:
+            stored += [(node.output[0], a.t) for a in node.attribute if a.HasField("t")]
+    found |= {name: _Value(tuple(tensor.dims), _elements(tensor)) for name, tensor in stored}
+    return found
+
+
+def _elements(tensor: TensorProto) -> int:
+    return math.prod(tensor.dims)
+
+
+def _shape(type_proto: TypeProto) -> Shape | None:
+    tensor = type_proto.tensor_type
+    if not type_proto.HasField("tensor_type") or not tensor.HasField("shape"):
+        return None
+    return tuple(_dim(dim) for dim in tensor.shape.dim)
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
+    if dim.HasField("dim_value"):
+        return dim.dim_value if dim.dim_value >= 0 else None
+    # "unk__7" is what inference calls a dimension it knows nothing of
+    return None if dim.dim_param.startswith("unk__") else dim.dim_param or None
+
+
+def _subgraphs(node: NodeProto) -> dict[str, GraphProto]:
+    """The node's graph attributes by name; lists of graphs get an index."""
+    found: dict[str, GraphProto] = {}
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH or attribute.HasField("g"):
+            found[attribute.name] = attribute.g
+        found |= {f"{attribute.name}[{i}]": graph for i, graph in enumerate(attribute.graphs)}
+    return found
