@@ -25,7 +25,7 @@ import numpy as np
 from ort_optim.graph.view import Graph, Node, Tensor, Variable
 from ort_optim.passes.base import Context, NodePass
 from ort_optim.passes.match import producer, sole_consumer
-from ort_optim.passes.scalars import clamp_of
+from ort_optim.passes.scalars import clamp_of, element_type
 
 NAME = "clamp"
 
@@ -60,29 +60,33 @@ def rewrite(node: Node, graph: Graph, ctx: Context) -> None:
     if op == "Relu":
         graph.replace(node, "Relu", [x])
     elif graph.opset < 11:
-        bounds = {"min": low, "max": high}
-        finite = {name: value for name, value in bounds.items() if math.isfinite(value)}
+        attrs = {"min": low, "max": high}
+        finite = {name: value for name, value in attrs.items() if math.isfinite(value)}
         graph.replace(node, "Clip", [x], **finite)
     else:
-        graph.replace(node, "Clip", [x, *_bounds(graph, x, low, high)])
+        bounds = _bounds(graph, element_type(node), low, high)
+        graph.replace(node, "Clip", [x, *bounds])
 
 
 def _clamp(node: Node) -> tuple[Variable, float, float] | None:
     """x, low and high of a clamp, bounds that bound nothing written as infinities."""
     found = clamp_of(node)
-    if found is None or found[0].dtype not in (np.float32, np.float64):  # (1)
+    dtype = element_type(node)
+    if found is None or dtype not in (np.float32, np.float64):  # (1)
         return None
     x, low, high = found
-    largest = float(np.finfo(x.dtype).max)
+    largest = float(np.finfo(np.float32 if dtype == np.float32 else np.float64).max)
     return x, -math.inf if low <= -largest else low, math.inf if high >= largest else high  # (4)
 
 
-def _bounds(graph: Graph, x: Variable, low: float, high: float) -> list[Tensor]:
+def _bounds(
+    graph: Graph, dtype: np.dtype[np.generic] | None, low: float, high: float
+) -> list[Tensor]:
     """Clip's optional inputs."""
     made: list[Tensor] = []
     for name, value in (("min", low), ("max", high)):
         if math.isfinite(value):
-            made.append(graph.constant(np.array(value, x.dtype), f"clip_{name}"))
+            made.append(graph.constant(np.array(value, dtype), f"clip_{name}"))
         else:
             made.append(Variable(""))
     while made and not made[-1].name:

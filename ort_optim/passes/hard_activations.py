@@ -34,7 +34,7 @@ import numpy as np
 from ort_optim.graph.view import Graph, Node, Tensor, Variable
 from ort_optim.passes.base import Context, NodePass
 from ort_optim.passes.match import attr, producer, sole_consumer
-from ort_optim.passes.scalars import clamp_of, line_of, scaling
+from ort_optim.passes.scalars import clamp_of, element_type, line_of, scaling
 
 NAME = "hard-activations"
 
@@ -46,7 +46,7 @@ ULP = 2.0**-22  # exporters round 1/6 in several ways
 
 def rewrite(node: Node, graph: Graph, ctx: Context) -> None:
     """Recognize one HardSigmoid or HardSwish that ends at `node`."""
-    if node.outputs[0].dtype != np.float32 or graph.opset < 7:  # (6)
+    if graph.opset < 7 or element_type(node) != np.float32:  # (6)
         return
     if node.is_op("Clip"):
         _from_clip(node, graph, ctx)

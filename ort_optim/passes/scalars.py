@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from ort_optim.graph.view import Constant, Node, Tensor, Variable
 from ort_optim.passes.match import attr, input_or_none, producer, rank, scalar, sole_consumer
+
+
+def element_type(node: Node) -> np.dtype[np.generic] | None:
+    """The type that all operands of an elementwise node share, known as soon as one is known.
+
+    A constant operand tells it where shape inference gave up further above.
+    """
+    tensors = (*node.outputs, *node.inputs)
+    return next((each.dtype for each in tensors if each.name and each.dtype is not None), None)
 
 
 def scalar_beside(constant: Tensor, x: Tensor) -> float | None:

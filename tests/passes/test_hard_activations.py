@@ -165,3 +165,12 @@ def test_half_precision_stays(engine: Engine) -> None:
     body = "a = Add(x, three)\n r = Clip(a, zero, six)\n d = Div(r, six)\n y = Mul(x, d)"
     outcome = check(engine, graph(body, dtype="float16"), PASSES, rtol=1e-2)
     assert outcome.ops == {"Add": 1, "Clip": 1, "Div": 1, "Mul": 1}
+
+
+def test_the_constants_tell_the_type_where_inference_knows_none(engine: Engine) -> None:
+    model = graph("f = Neg(x)\n a = Add(f, three)\n r = Clip(a, zero, six)\n y = Div(r, six)")
+    model.graph.node[0].CopyFrom(
+        onnx.helper.make_node("QuickGelu", ["x"], ["f"], domain="com.microsoft")
+    )
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    assert check(engine, model, PASSES).ops == {"QuickGelu": 1, "HardSigmoid": 1}
