@@ -5,14 +5,24 @@ from ort_optim.passes import (
     batch_norm,
     clamp,
     constant_folding,
+    constant_nodes,
     dead_code,
     hard_activations,
+    identity,
     linear,
+    neutral_operand,
+    repeated_op,
+    same_shape,
 )
 from ort_optim.passes.base import Pass
 
 PASSES: tuple[Pass, ...] = (
     dead_code.PASS,  # first and cheap: nothing later looks at what nobody needs
+    constant_nodes.PASS,  # from here on a constant has one form
+    identity.PASS,
+    same_shape.PASS,
+    neutral_operand.PASS,
+    repeated_op.PASS,
     constant_folding.PASS,  # before all that ask for constant weights, axes and shapes
     clamp.PASS,  # before hard_activations, which knows Clip only
     hard_activations.PASS,  # before affine, which would take their last factor into the next layer
