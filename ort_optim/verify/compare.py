@@ -45,6 +45,8 @@ DEFAULT_RTOL = 1e-3
 DEFAULT_ATOL_OF_PEAK = 1e-4
 EPSILONS_RTOL = 8  # of a coarse type: a handful of roundings one after the other
 EPSILONS_ATOL_OF_PEAK = 4
+LEAST_ATOL = 8 * FP32_EPSILON
+"""Sigmoid and Softmax are exact to a few roundings of 1, not of their own tiny results."""
 
 # ORT's own error beyond this many plain tolerances says nothing about rewrites any more.
 OWN_NOISE_LIMIT = 10.0
@@ -57,8 +59,8 @@ TOP1_MARGIN = 0.01
 class Tolerance:
     """Absolute `atol` and relative `rtol`; None stands for the default of the element type.
 
-    fp32 and fp64: rtol 1e-3, atol 1e-4 of the output's peak. fp16, bf16 and float8, and fp32
-    outputs of models that compute in these: 8 and 4 machine epsilons of the coarsest type.
+    fp32 and fp64: rtol 1e-3, atol 1e-4 of the output's peak but at least 1e-6. fp16, bf16, float8,
+    and fp32 outputs of models that compute in these: 8 and 4 machine epsilons of the coarsest type.
     """
 
     rtol: float | None = None
@@ -69,7 +71,8 @@ class Tolerance:
         rtol = max(DEFAULT_RTOL, EPSILONS_RTOL * epsilon) if self.rtol is None else self.rtol
         if self.atol is not None:
             return rtol, self.atol
-        return rtol, max(DEFAULT_ATOL_OF_PEAK, EPSILONS_ATOL_OF_PEAK * epsilon) * peak
+        of_peak = max(DEFAULT_ATOL_OF_PEAK, EPSILONS_ATOL_OF_PEAK * epsilon)
+        return rtol, max(of_peak * peak, LEAST_ATOL)
 
 
 @dataclass(frozen=True)

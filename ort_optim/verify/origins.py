@@ -159,21 +159,32 @@ class _Tracer:
     ) -> None:
         """Fill `known` from the nodes; again until nothing changes, as files may be unsorted."""
         nodes = list(nodes)
-        changed = True
-        while changed:
-            changed = False
-            unseen = False
-            for node in nodes:
-                origin = self._node(node, known, graph)
-                for name in node.input:
-                    unseen |= bool(name) and name not in known
-                    origin |= known.get(name, PLAIN_ORIGIN)
-                for name in node.output:
-                    if name and known.get(name) != origin:
-                        known[name] = origin
-                        changed = True
-            if not unseen:  # every name was known before its use: one walk was enough
-                return
+        is_sorted = self._walk(nodes, known, graph)
+        while not is_sorted and self._changes(nodes, known, graph):
+            pass
+
+    def _changes(
+        self, nodes: Iterable[NodeProto], known: dict[str, Origin], graph: GraphProto | None
+    ) -> bool:
+        """Walk once more; whether that changed anything."""
+        before = dict(known)
+        self._walk(nodes, known, graph)
+        return known != before
+
+    def _walk(
+        self, nodes: Iterable[NodeProto], known: dict[str, Origin], graph: GraphProto | None
+    ) -> bool:
+        """Fill `known` from the nodes in their order; whether every name was known before use."""
+        is_sorted = True
+        for node in nodes:
+            origin = self._node(node, known, graph)
+            for name in node.input:
+                is_sorted &= not name or name in known
+                origin |= known.get(name, PLAIN_ORIGIN)
+            for name in node.output:
+                if name:
+                    known[name] = origin
+        return is_sorted
 
     def _node(
         self, node: NodeProto, known: Mapping[str, Origin], graph: GraphProto | None

@@ -114,8 +114,7 @@ def draw_tensor(
     if dtype.kind in "iu" or "int" in dtype.name:
         return _as_type(_integers(dtype, shape, draw), dtype, shape)
     if dtype.kind == "c":
-        pair = [_floats((*shape,), draw) for _ in range(2)]
-        return (pair[0] + 1j * pair[1]).astype(dtype)
+        return _as_type(_floats(shape, draw) + 1j * _floats(shape, draw), dtype, shape)
     return _as_type(_floats(shape, draw), dtype, shape)
 
 
