@@ -147,7 +147,9 @@ def _layer_table(shown: Iterable[Layer], total: int, console: Console) -> Table:
     shapes = ["input", "output"] if with_inputs else ["output"]
     headings = ["op", *shapes, "MACs", "share", "params", "name"]
     table = make_table(console, headings, left=("op", "name"))
-    table.columns[-1].no_wrap, table.columns[-1].overflow = True, "ellipsis"
+    if console.is_terminal:  # the name gets the width that is left, on one line
+        name = table.columns[-1]
+        table.expand, name.ratio, name.no_wrap, name.overflow = True, 1, True, "ellipsis"
     for layer in shown:
         where = f"{layer.graph}: " if layer.graph else ""
         share = f"{100 * layer.macs.at_one / total:.1f}%" if layer.macs and total else "-"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from importlib import resources
 from typing import Any
@@ -14,17 +15,21 @@ from ort_optim.report.units import error_text, printable, size_text, time_text
 MARKS = {"good": "✓", "bad": "✗", "warning": "!", "neutral": "·"}
 
 
+def check_extra() -> None:
+    """Raise InputError, naming the extra, where jinja2 or pygal is missing; imports neither."""
+    for name in ("jinja2", "pygal"):
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"an HTML report needs {name}: pip install ort_optim[report]")
+
+
 def to_html(report: Report) -> str:
     """The page as text. Raises InputError, naming the extra, where jinja2 or pygal is missing."""
-    try:
-        import jinja2
-        import markupsafe
+    check_extra()
+    import jinja2
+    import markupsafe
 
-        from ort_optim.report import charts
-    except ImportError as error:
-        raise InputError(
-            f"an HTML report needs {error.name}: pip install ort_optim[report]"
-        ) from None
+    from ort_optim.report import charts
+
     environment = jinja2.Environment(
         autoescape=True,
         trim_blocks=True,
@@ -49,13 +54,15 @@ def to_html(report: Report) -> str:
     )
     # SVG drawn by pygal, which escapes its labels, is the only text that goes in as it is.
     plots = [(title, markupsafe.Markup(svg)) for title, svg in drawn if svg]
+    explained = explanations(report)
     return environment.from_string(page).render(
         report=report,
-        headline=headline(report),
+        headline=headline(report, arrow="→"),
         facts=fact_rows(report),
         ops=op_rows(report),
         verdicts=verdicts(report),
-        explanations=explanations(report),
+        explanations=explained,
+        idle=[each.name for each in explained if not (each.rewrites or each.refusals)],
         plots=plots,
         marks=MARKS,
     )

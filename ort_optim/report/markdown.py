@@ -33,7 +33,7 @@ _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 def to_markdown(report: Report) -> str:
     """A headline, the before/after table, the verdicts, and details behind folds."""
     lines = [
-        f"### ort_optim: {escape(headline(report))}",
+        f"### ort_optim: {escape(headline(report, arrow='→'))}",
         "",
         f"{code(report.input.path)} → {code(report.output.path)}",
         "",

@@ -86,14 +86,14 @@ class Explanation:
     refusals: tuple[RefusalGroup, ...]
 
 
-def headline(report: Report) -> str:
+def headline(report: Report, arrow: str = "->") -> str:
     """The result in one line, such as "1.21x faster, 178 -> 110 nodes, verified"."""
     before, after = report.input, report.output
     parts = [_speed_words(report)] if report.timing.verdict != "not timed" else []
     if not report.decision.kept:
         parts = ["original returned unchanged"]
     elif before.node_count != after.node_count:
-        parts.append(f"{before.node_count} -> {after.node_count} nodes")
+        parts.append(f"{before.node_count} {arrow} {after.node_count} nodes")
     else:
         parts.append(plural(after.node_count, "node"))
     status = report.verification.status

@@ -59,8 +59,8 @@ def print_explain(report: Report, console: Console | None = None) -> None:
 
 
 def _overview(report: Report, on_terminal: bool, is_unicode: bool) -> RenderableType:
-    title = Text(headline(report), style="bold")
     arrow = "→" if on_terminal and is_unicode else "->"
+    title = Text(headline(report, arrow), style="bold")
     paths = Text(
         f"{printable(report.input.path)} {arrow} {printable(report.output.path)}",
         style="dim",

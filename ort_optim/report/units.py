@@ -74,13 +74,12 @@ def delta_text(before: int, after: int) -> str:
 
 
 def percent_text(before: float, after: float) -> str:
-    """The change in percent: "-38.2%", "+0.1%", "=" where equal; the plain change from 0."""
+    """The change in percent: "-38.2%", "-0.0%", "=" where equal, "new" from zero."""
     if before == after:
         return "="
     if before == 0:
         return "new"
-    text = f"{100 * (after / before - 1):+.1f}%"
-    return {"+0.0%": "<+0.1%", "-0.0%": ">-0.1%"}.get(text, text)
+    return f"{100 * (after / before - 1):+.1f}%"
 
 
 def plural(count: int, noun: str) -> str:

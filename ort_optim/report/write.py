@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ort_optim.errors import InputError
-from ort_optim.report.html import to_html
+from ort_optim.report.html import check_extra, to_html
 from ort_optim.report.markdown import to_markdown
 from ort_optim.report.model import Report
 
@@ -31,6 +31,8 @@ def check_report_path(path: Path) -> None:
         raise InputError(f"report '{path}' is a folder: give a file name")
     if not path.parent.is_dir():
         raise InputError(f"report '{path}': folder '{path.parent}' does not exist: create it")
+    if path.suffix.lower() == ".html":
+        check_extra()
 
 
 def write_report(report: Report, path: Path) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import builtins
+import importlib.util
 import re
-import sys
 from html.parser import HTMLParser
-from typing import Any
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from ort_optim.errors import InputError
-from ort_optim.report import OutputResult, Report, Rewrite, StageSeconds, Timing, Verification
+from ort_optim.report import (
+    OutputResult,
+    Report,
+    Rewrite,
+    StageSeconds,
+    Timing,
+    Verification,
+    check_report_path,
+)
 from ort_optim.report.html import to_html
 from tests.report import builds
 
@@ -121,21 +128,15 @@ def test_values_that_no_axis_can_show_are_left_out() -> None:
 
 @pytest.mark.parametrize("missing", ["jinja2", "pygal"])
 def test_missing_extra_is_named_with_the_way_to_get_it(
-    missing: str, monkeypatch: pytest.MonkeyPatch
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_import = builtins.__import__
-
-    def without(name: str, *arguments: Any, **keywords: Any) -> Any:
-        if name.split(".")[0] == missing:
-            raise ImportError(f"No module named {missing!r}", name=missing)
-        return real_import(name, *arguments, **keywords)
-
-    for module in [m for m in sys.modules if m.split(".")[0] == missing or m.endswith(".charts")]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.delattr("ort_optim.report.charts", raising=False)
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(InputError, match=rf"{missing}: pip install ort_optim\[report\]"):
-        to_html(builds.report())
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == missing else object()
+    )
+    for use in (lambda: to_html(builds.report()), lambda: check_report_path(tmp_path / "r.html")):
+        with pytest.raises(InputError, match=rf"{missing}: pip install ort_optim\[report\]"):
+            use()
+    check_report_path(tmp_path / "r.md")
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -47,7 +47,7 @@ def test_first_table_holds_the_facts() -> None:
 
 def test_headline_verdicts_and_folds_are_there() -> None:
     text = to_markdown(builds.report())
-    assert text.startswith("### ort_optim: 1.21x faster, 178 -&gt; 110 nodes, verified\n")
+    assert text.startswith("### ort_optim: 1.21x faster, 178 → 110 nodes, verified\n")
     assert "- ✅ **verified** 2 outputs on 3 input sets" in text
     assert text.count("<details>") == text.count("</details>") == 4
     assert "<summary>fold_batchnorm: 27 applied, 1 refused" in text

@@ -73,7 +73,7 @@ def test_printable_escapes_what_moves_the_cursor_and_keeps_the_rest(
         (delta_text(1, 3), "+2"),
         (delta_text(2, 2), "="),
         (percent_text(178, 110), "-38.2%"),
-        (percent_text(10**6, 10**6 - 1), ">-0.1%"),
+        (percent_text(10**6, 10**6 - 1), "-0.0%"),
         (percent_text(0, 4), "new"),
         (percent_text(4, 0), "-100.0%"),
         (percent_text(4, 4), "="),
