@@ -11,6 +11,7 @@ from ort_optim.passes import (
     identity,
     linear,
     neutral_operand,
+    padding,
     repeated_op,
     same_shape,
 )
@@ -29,4 +30,5 @@ PASSES: tuple[Pass, ...] = (
     batch_norm.PASS,  # before affine: a normalization between a layer and a factor goes first
     affine.PASS,
     linear.PASS,  # after affine, which takes what it can into the weights
+    padding.PASS,
 )
