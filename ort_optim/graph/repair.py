@@ -4,9 +4,11 @@ Every repair leaves the meaning of the model as ONNX Runtime reads it. In order:
     (1) missing IR version, operator set imports, graph name
     (2) IR version too old for what the file uses
     (3) weights listed as graph inputs are frozen, unless the caller wants to keep them
-    (4) nodes in topological order
-    (5) names that must be unique: initializers, value infos, nodes
-    (6) graph outputs without type or shape get what inference finds
+    (4) names that must be unique: constants, value infos, nodes
+    (5) nodes in topological order
+    (6) tensors of subgraphs get names of their own (only hidden outer names are reported: two
+        branches may share a name)
+    (7) graph outputs without type or shape get what inference finds
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from ort_optim.errors import InputError
 from ort_optim.graph import weights
 from ort_optim.graph.load import subgraphs
 from ort_optim.graph.order import sort_graph
+from ort_optim.graph.scopes import make_names_unique
 from ort_optim.graph.shapes import infer
 
 FIRST_IR_WITH_IMPORTS = 3
@@ -34,8 +37,9 @@ def repair(model: ModelProto, *, keep_initializer_inputs: bool = False) -> list[
     return [
         *_complete_imports(model),
         *_freeze(model, keep_initializer_inputs),
-        *_order(model),
         *_unique_names(model),
+        *_order(model),
+        *_unique_tensors(model),
         *_type_outputs(model),
     ]
 
@@ -141,18 +145,41 @@ def _order(model: ModelProto) -> Iterator[str]:
 
 def _unique_names(model: ModelProto) -> Iterator[str]:
     for graph in subgraphs(model.graph):
-        for field in ("initializer", "value_info"):
-            entries = getattr(graph, field)
-            first: dict[str, int] = {}
-            for index, entry in enumerate(entries):
-                first.setdefault(entry.name, index)
-            if len(first) < len(entries):
-                yield f"{len(entries) - len(first)} duplicate entries of {field} dropped"
-                _keep_only(entries, set(first.values()))
+        if dropped := _drop_overruled(graph):
+            yield f"{dropped} constants had the name of a later one, which ORT takes: dropped"
+        last = {info.name: index for index, info in enumerate(graph.value_info)}
+        if dropped := len(graph.value_info) - len(last):
+            yield f"{dropped} duplicate value infos dropped"
+            _keep_only(graph.value_info, set(last.values()))
         if clashes := _rename_duplicates(graph):
             yield f"{clashes} nodes shared a name with another: renamed"
     for function in model.functions:
         _rename_duplicates(function)
+
+
+def _drop_overruled(graph: GraphProto) -> int:
+    """Of several constants of one name the last counts for ORT, Constant nodes after initializers;
+    drop the others."""
+    winner: dict[str, tuple[str, int]] = {}
+    entries = [("initializer", i, tensor.name) for i, tensor in enumerate(graph.initializer)]
+    entries += [
+        ("node", i, node.output[0])
+        for i, node in enumerate(graph.node)
+        if node.op_type == "Constant" and len(node.output) == 1
+    ]
+    for kind, index, name in entries:
+        winner[name] = (kind, index)
+    losers = {(kind, index) for kind, index, name in entries if winner[name] != (kind, index)}
+    if losers:
+        for field in ("initializer", "node"):
+            repeated = getattr(graph, field)
+            _keep_only(repeated, {i for i in range(len(repeated)) if (field, i) not in losers})
+    return len(losers)
+
+
+def _unique_tensors(model: ModelProto) -> Iterator[str]:
+    if hidden := make_names_unique(model):
+        yield f"{hidden} names in subgraphs hid names of the graph around: renamed"
 
 
 def _rename_duplicates(graph: GraphProto | FunctionProto) -> int:

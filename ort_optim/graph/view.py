@@ -240,8 +240,6 @@ class Graph(gs.Graph):  # type: ignore[misc]
         out = node.outputs[output]
         if any(other.outputs or other.is_output for other in node.outputs if other is not out):
             return "its other outputs are used"
-        if self.model.shadowed and any(user.graph is not self for user in out.outputs):
-            return "a subgraph that shadows outer names reads it"
         if not out.is_output:
             return None
         if isinstance(source, Constant):
@@ -252,8 +250,6 @@ class Graph(gs.Graph):  # type: ignore[misc]
             return "two graph outputs would be one tensor"
         if source.inputs[0].graph is not self:
             return "a subgraph's output would be a tensor of the graph around"
-        if self.model.shadowed and any(user.graph is not self for user in source.outputs):
-            return "a subgraph that shadows outer names reads its input"
         return None
 
     def bypass(self, node: Node, source: Tensor, output: int = 0) -> None:
@@ -311,13 +307,13 @@ class ModelFacts:
             self.opsets.setdefault("", self.opsets["ai.onnx"])
         self.functions = {(f.domain, f.name) for f in model.functions}
         self.names: set[str] = set()
-        self.shadowed = False
 
 
 def view(model: onnx.ModelProto, folder: Path) -> Graph:
     """The main graph as graphsurgeon objects. `folder` is where external data lies.
 
-    The model is not changed and must stay alive and unchanged as long as the view is used.
+    Before passes change anything, tensor names must be unique over all graphs, as `repair`
+    leaves them. The model must stay alive and unchanged as long as the view is used.
     """
     return _import_graph(model.graph, ModelFacts(model, folder), None, ChainMap())
 
@@ -333,8 +329,6 @@ def _import_graph(
     local = scope.maps[0]
 
     def declare(tensor: Tensor) -> Tensor:
-        if parent is not None and tensor.name in outer:
-            model.shadowed = True
         model.names.add(tensor.name)
         local[tensor.name] = tensor
         return tensor

@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from ort_optim.engine import Engine
 from ort_optim.errors import InputError
 from ort_optim.graph.repair import pin_shapes, repair
 from tests.passes.harness import model_of
@@ -109,3 +110,15 @@ def test_a_shape_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         pin_shapes(dynamic(), shapes)
+
+
+def test_of_constants_with_one_name_the_last_counts(engine: Engine) -> None:
+    model = model_of(
+        "g (float[1] x) => (float[1] y) { k = Constant<value_floats = [1.0]>()\n y = Add(x, k)\n"
+        " k = Constant<value_floats = [2.0]>() }"
+    )
+    x = {"x": np.zeros(1, np.float32)}
+    before = engine.run(engine.open(model), x)["y"]
+    assert len(repair(model)) == 2
+    assert [node.op_type for node in model.graph.node] == ["Constant", "Add"]
+    np.testing.assert_array_equal(engine.run(engine.open(model), x)["y"], before)

@@ -161,18 +161,6 @@ def test_weights_that_are_inputs_too_are_not_constants() -> None:
     assert [value.name for value in merged.graph.input] == ["x", "w"]
 
 
-def test_a_shadowed_name_is_noticed() -> None:
-    text = """g (bool c, float[2] x) => (float[2] y) {
-        a = Neg(x)
-        y = If(c) <
-            then_branch = t () => (float[2] a) { a = Abs(x) },
-            else_branch = e () => (float[2] q) { q = Relu(x) }
-        >
-    }"""
-    assert view(model_of(text), Path()).model.shadowed
-    assert not view(rich_model(), Path()).model.shadowed
-
-
 def test_sparse_initializers_come_back_and_read_dense() -> None:
     values = helper.make_tensor("s", TensorProto.FLOAT, [2], [3.0, 4.0])
     indices = helper.make_tensor("s_indices", TensorProto.INT64, [2], [1, 3])
