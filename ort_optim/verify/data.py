@@ -62,9 +62,10 @@ def _from_folder(folder: Path, infos: Sequence[TensorInfo]) -> list[Feeds]:
 
 def _from_npz(path: Path, infos: Sequence[TensorInfo]) -> list[Feeds]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"--data {path}: one bare array; save it by name in a .npz file")
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise InputError(f"--data {path}: one bare array; save it by name in a .npz file")
+        with loaded as archive:
             _check_names(path, archive.files, infos)
             arrays = {info.name: _read_array(path, archive, info.name) for info in infos}
     except (OSError, zipfile.BadZipFile, ValueError, EOFError) as error:

@@ -37,7 +37,7 @@ Category = Literal[
 Key = str | tuple[str, int]  # a symbol, or (input, axis) where there is none
 
 CANDIDATES: Mapping[Category, tuple[int, ...]] = {
-    "batch": (1, 2),
+    "batch": (1, 2, 3, 4, 6),
     "channel": (3, 1, 4),
     "spatial": (224, 256, 320, 257, 64, 32, 512, 48, 128),
     "volume": (32, 16, 64),
@@ -136,7 +136,9 @@ class Schedule:
                     if f.category in ("spatial", "volume"):
                         at += spread
                         spread += apart
-                    sizes[f.key] = f.sizes[at % len(f.sizes)]
+                    # large batches only where the reference insists on them
+                    among = 2 if f.category == "batch" else len(f.sizes)
+                    sizes[f.key] = f.sizes[at % among]
             return self._assemble(sizes, shapes)
 
         batch: tuple[Category, ...] = ("batch",)

@@ -247,7 +247,7 @@ class _Search:
 
     def _first_that_runs(self, schedule: Schedule) -> tuple[Shapes, _Trial] | None:
         for shapes in schedule:
-            if time.monotonic() > self.deadline:
+            if self.tries and time.monotonic() > self.deadline:
                 break
             most = LEVELS if schedule.is_fixed else LEVELS_ON_REFUSAL
             for level in range(most):
