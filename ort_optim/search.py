@@ -21,6 +21,7 @@ from ort_optim.verify.judge import Verdict, Verifier
 from ort_optim.verify.speed import Ratio, compare_times, look_twice
 
 MOST_CULPRITS = 20  # with more faulty rewrites than this the original is returned
+MOST_CULPRITS_OF_A_PASS = 3  # a pass that was at fault so often is left out
 MOST_SLOW_PASSES = 3
 TIMING_RUNS = 20
 TIMING_SECONDS = 10.0
@@ -84,7 +85,9 @@ class Search:
             )
             guilty = candidate.rewrites[number - 1]
             culprits.append((guilty, verdict))
-            plan = plan.deny(guilty)
+            offences = sum(rewrite.pass_name == guilty.pass_name for rewrite, _ in culprits)
+            wholly = offences >= MOST_CULPRITS_OF_A_PASS
+            plan = plan.without(guilty.pass_name) if wholly else plan.deny(guilty)
 
     def as_fast(self, found: Faithful, feeds: Feeds) -> Fast:
         """`found`, less the passes that make it slower than the original."""
