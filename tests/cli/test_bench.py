@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto
+
+from ort_optim.cli import main
+from tests.verify.models import chain
+
+
+def save(folder: Path, name: str, model: ModelProto) -> str:
+    path = folder / name
+    onnx.save(model, path)
+    return str(path)
+
+
+FEW = ["--runs", "5", "--seconds", "5", "--threads", "1"]
+
+
+def test_one_model_is_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", save(tmp_path, "a.onnx", chain()), *FEW]) == 0
+    out = capsys.readouterr().out
+    assert "median ms" in out
+    assert "5 interleaved rounds after a warm-up, 1 thread" in out
+    assert "95% interval" not in out
+    assert "\x1b" not in out
+
+
+def test_models_are_timed_in_the_same_rounds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = save(tmp_path, "a.onnx", chain()), save(tmp_path, "b.onnx", chain())
+    assert main(["bench", a, b, *FEW, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["threads"] == 1
+    first, second = found["models"]
+    assert len(first["times_ms"]) == len(second["times_ms"]) == found["rounds"] == 5
+    assert first["against_first"] is None
+    against = second["against_first"]
+    assert against["low"] <= against["ratio"] <= against["high"]
+    assert against["verdict"] in ("faster", "same", "slower")
+    assert second["outputs_agree"] is True
+
+
+def test_models_whose_outputs_differ_are_marked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = save(tmp_path, "a.onnx", chain("Relu")), save(tmp_path, "b.onnx", chain("Neg"))
+    assert main(["bench", a, b, *FEW]) == 0
+    out = capsys.readouterr().out
+    assert "DIFFER" in out
+    assert "agree" not in out
+
+
+def test_the_users_first_sample_is_the_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = tmp_path / "samples.npz"
+    np.savez(samples, x=np.ones((2, 2, 3), np.float32))
+    a = save(tmp_path, "a.onnx", chain())
+    assert main(["bench", a, *FEW, "--data", str(samples)]) == 0
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.onnx"], "no such file"),
+        (["--runs", "0"], "at least 1"),
+        (["--seconds", "nan"], "above 0"),
+        (["--shape", "x"], "write NAME"),
+    ],
+)
+def test_bad_arguments_give_2_and_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["bench", save(tmp_path, "a.onnx", chain()), *arguments]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
