@@ -131,10 +131,12 @@ def measure_ours(folder: Path, rivals: list[dict[str, Any]]) -> list[dict[str, A
                     ours = count_and_verify(model, target, worker)
                 else:
                     ours = {"status": "fails", "detail": f"{answer['status']}: {answer['detail']}"}
+            ours["seconds"] = round(answer.get("seconds", OURS_TIMEOUT_S), 3)
             ours["reaches"] = ours["status"] == "ok" and ours["nodes"] <= bound
             records.append({**rival, "bound": bound, "ours": ours})
             mark = "" if ours["reaches"] else f"  ABOVE {ours['detail']}"
-            print(f"{model.name}  {rival['nodes']} -> {ours.get('nodes')}, bound {bound}{mark}")
+            counts = f"{rival['nodes']} -> {ours.get('nodes')}, bound {bound}{mark}"
+            print(f"{model.name}  {counts}  {ours['seconds']} s", flush=True)
     return records
 
 
