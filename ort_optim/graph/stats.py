@@ -107,9 +107,12 @@ def weight_stats(model: ModelProto) -> WeightStats:
 
 def skeleton_model(model: ModelProto) -> ModelProto:
     """A copy for shape inference: all but the data of large tensors, which is never copied."""
+    bare = ModelProto()
+    for field, value in model.ListFields():
+        if field.name not in ("graph", "functions"):
+            _copy_field(bare, field.name, value)
     # Below IR 4 inference looks at initializers only where they are graph inputs too.
-    bare = ModelProto(ir_version=max(model.ir_version, 4))
-    bare.opset_import.extend(model.opset_import)
+    bare.ir_version = max(model.ir_version, 4)
     _copy_graph(bare.graph, model.graph)
     for function in model.functions:
         copy = bare.functions.add()

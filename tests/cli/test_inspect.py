@@ -221,11 +221,21 @@ def test_missing_file_and_bad_shapes_are_one_line(
     assert "rank" in refused(path, capsys, "--shape", "x:1")
 
 
-def test_names_that_are_not_utf8_are_one_line(
-    path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", [b"small", b"Relu", b"tile", b"8x8", b"nobody", b"tests"])
+def test_text_that_is_not_utf8_is_one_line(
+    name: bytes, path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path.write_bytes(path.read_bytes().replace(b"small", b"sm\xff\xfel"))
+    path.write_bytes(path.read_bytes().replace(name, b"\xff" * len(name)))
     assert "not UTF-8" in refused(path, capsys)
+
+
+def test_unknown_element_type_of_a_weight_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_model()
+    model.graph.initializer[0].data_type = 66
+    onnx.save(model, tmp_path / "m.onnx")
+    assert "element type unknown to onnx: 66" in refused(tmp_path / "m.onnx", capsys)
 
 
 def test_large_graph_lists_the_top_layers_and_says_how_to_see_all(
