@@ -21,9 +21,9 @@ def make_names_unique(model: ModelProto) -> int:
     for graph in subgraphs(model.graph):
         taken.update(_own_names(graph))
     outermost = _own_names(model.graph)
-    used = set(outermost)
+    used, visible = set(outermost), frozenset(outermost)
     return sum(
-        _rename_inner(attribute, {}, set(outermost), used, taken)
+        _rename_inner(attribute, {}, visible, used, taken)
         for node in model.graph.node
         for attribute in node.attribute
     )
@@ -41,7 +41,7 @@ def _own_names(graph: GraphProto) -> list[str]:
 def _rename_inner(
     attribute: AttributeProto,
     renamed: Mapping[str, str],
-    visible: set[str],
+    visible: frozenset[str],
     used: set[str],
     taken: set[str],
 ) -> int:
@@ -52,7 +52,7 @@ def _rename_inner(
 def _rename(
     graph: GraphProto,
     renamed: Mapping[str, str],
-    visible: set[str],
+    visible: frozenset[str],
     used: set[str],
     taken: set[str],
 ) -> int:
@@ -67,7 +67,7 @@ def _rename(
         if name in used:
             scope[name] = _fresh(name, taken)
         used.add(scope.get(name, name))
-    inner_visible = visible | set(own)
+    inner_visible = visible.union(own)
     for node in graph.node:
         for field in (node.input, node.output):
             for index, name in enumerate(field):

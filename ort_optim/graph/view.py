@@ -158,9 +158,10 @@ class Graph(gs.Graph):  # type: ignore[misc]
         """This graph and all subgraphs below it, outer ones first."""
         yield self
         for node in self.nodes:
-            if not node.dead:
-                for below in node.subgraphs():
-                    yield from below.walk()
+            if node.attrs and not node.dead:
+                for value in node.attrs.values():
+                    if isinstance(value, Graph):
+                        yield from value.walk()
 
     def fresh_name(self, hint: str) -> str:
         """A tensor or node name that nothing in the model has."""
