@@ -20,6 +20,7 @@ The rules, in this order:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from ort_optim.engine import Value
-from ort_optim.verify.metrics import ErrorFigures, is_float, machine_epsilon, measure
+from ort_optim.verify.metrics import ErrorFigures, blocks, is_float, machine_epsilon, measure, peak
 from ort_optim.verify.origins import Origin
 
 EXACT = "exact"
@@ -283,15 +284,19 @@ def _nearest_to_bound(
     Elements that are not finite in the reference are left out: they are rule 3's.
     """
     finite = np.isfinite(expected)
-    e = expected[finite].astype(np.float64)
-    f = found[finite].astype(np.float64)
-    magnitude = np.abs(e)
+    all_finite = bool(finite.all())
+    e_flat = expected.ravel() if all_finite else expected[finite]
+    f_flat = found.ravel() if all_finite else found[finite]
     epsilon = max(origin.epsilon, FP32_EPSILON, machine_epsilon(expected.dtype))
-    rtol, atol = tolerance.limits(epsilon, float(magnitude.max(initial=0.0)))
-    error = np.abs(f - e)
-    bound = atol + rtol * magnitude
-    at = int(np.argmax(error - bound))
-    return float(error[at] - bound[at]), float(bound[at]), float(error[at])
+    rtol, atol = tolerance.limits(epsilon, peak(e_flat))
+    nearest = (-math.inf, 0.0, 0.0)
+    for e, f in blocks(e_flat, f_flat):
+        error = np.abs(f - e)
+        bound = atol + rtol * np.abs(e)
+        excess = error - bound
+        at = int(np.argmax(excess))
+        nearest = max(nearest, (float(excess[at]), float(bound[at]), float(error[at])))
+    return nearest
 
 
 def _misplaced_non_finite(expected: np.ndarray, found: np.ndarray) -> str:

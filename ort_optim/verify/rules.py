@@ -11,6 +11,8 @@ A rule says how values that end at this input of this op should be drawn. Kinds:
     axes     0, 1, 2, ...
     like     the dimensions of another input (`of`)
     split    equal parts of a dimension of another input
+    pads     0 or 1, none before or after batch and channels
+    batched  a shape whose first dimension is that of another input
     corners  boxes (y1, x1, y2, x2) within the unit square
     compared the constant on the other side of a comparison, or another value
     added    (no rule's: what `uses` reports of a tensor that goes straight into an Add)
@@ -33,6 +35,8 @@ Kind = Literal[
     "axes",
     "like",
     "split",
+    "pads",
+    "batched",
     "corners",
     "compared",
     "keys",
@@ -71,7 +75,10 @@ _COMPARED = Rule("compared")
 _AXES = Rule("axes")
 _FIRST_AXIS = _range(0, 0)
 
+REDUCTIONS = ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]
+
 RULES: Mapping[str, Mapping[int, Rule]] = {
+    **{f"Reduce{name}": {1: _AXES} for name in REDUCTIONS},
     # look-ups
     "Gather": {1: _ALONG_AXIS},
     "GatherElements": {1: _ALONG_AXIS},
@@ -110,14 +117,14 @@ RULES: Mapping[str, Mapping[int, Rule]] = {
     "Resize": {1: _UNIT, 2: Rule("one"), 3: Rule("like", of=0)},
     "Upsample": {1: Rule("one")},
     "Slice": {1: _range(0, 0), 2: _range(1, 2), 3: _AXES, 4: _range(1, 1)},
-    "Pad": {1: _range(0, 2), 3: _AXES},
+    "Pad": {1: Rule("pads"), 3: _AXES},
     "Unsqueeze": {1: _AXES},
     "Squeeze": {1: _AXES},
     "Split": {1: Rule("split", of=0, axis="axis")},
-    "SplitToSequence": {1: _range(1, 1)},
+    "SplitToSequence": {1: Rule("split", of=0, axis="axis")},
     "CenterCropPad": {1: _range(2, 4)},
     "Col2Im": {1: _range(5, 5), 2: _range(1, 1)},
-    "AffineGrid": {1: _range(2, 4)},
+    "AffineGrid": {1: Rule("batched", of=0)},
     "CumSum": {1: _FIRST_AXIS},
     "CumProd": {1: _FIRST_AXIS},
     "Trilu": {1: _range(0, 1)},
@@ -185,20 +192,6 @@ RULES: Mapping[str, Mapping[int, Rule]] = {
     "TfIdfVectorizer": {0: Rule("keys")},
 }
 """By op type, then input index."""
-
-for _reduction in (
-    "Sum",
-    "Mean",
-    "Max",
-    "Min",
-    "Prod",
-    "L1",
-    "L2",
-    "LogSum",
-    "LogSumExp",
-    "SumSquare",
-):
-    RULES = {**RULES, f"Reduce{_reduction}": {1: _AXES}}
 
 VOCABULARIES = (
     "int64_vocabulary",

@@ -122,6 +122,8 @@ _PRIORITY = (
     "reshape",
     "like",
     "split",
+    "pads",
+    "batched",
     "axes",
     "one",
     "corners",
@@ -149,9 +151,16 @@ def _drawn_for(
             dims = draw.dims_of(use.limit.tensor) if isinstance(use.limit, Extent) else None
             return np.array(dims) if dims is not None and len(dims) == count else None
         case "split":
-            if limit is None or count == 0 or limit < count:
+            if limit is None or count == 0:
                 return None
             return np.array([limit // count] * (count - 1) + [limit - limit // count * (count - 1)])
+        case "pads":
+            pads = np.asarray(rng.integers(0, 2, (2, count // 2)))  # (before and after, axis)
+            if count >= 6:
+                pads[:, :2] = 0
+            return pads if pads.size == count else None
+        case "batched":
+            return np.array([limit or 1] + [3] * (count - 1))[:count]
         case "axes":
             return np.arange(count)
         case "one":
