@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
 from onnx import ModelProto, NodeProto, TypeProto, ValueInfoProto, helper
 
-from ort_optim.errors import InputError
 from ort_optim.graph.load import load_model, subgraphs
 from ort_optim.graph.macs import Macs, Shape
 from ort_optim.graph.repair import pin_shapes, repair
@@ -85,42 +82,26 @@ def inspect_model(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Inspecti
     loaded = load_model(path)
     model = loaded.model
     stored = weight_stats(model)
-    try:
-        copy = skeleton_model(model)
-        _check_text(copy)
-        repairs = repair(copy)
-        pin_shapes(copy, shapes)
-        weights = {tensor.name for tensor in copy.graph.initializer}
-        return Inspection(
-            path=path,
-            size_bytes=loaded.size_bytes,
-            ir_version=model.ir_version,
-            opset={entry.domain: entry.version for entry in model.opset_import},
-            producer=f"{model.producer_name} {model.producer_version}".strip(),
-            op_histogram=dict(count_ops(model).most_common()),
-            weights=stored,
-            inputs=tuple(_value(info) for info in copy.graph.input if info.name not in weights),
-            outputs=tuple(_value(info) for info in copy.graph.output),
-            layers=tuple(layers(copy)),
-            functions={f"{f.domain}.{f.name}": len(f.node) for f in model.functions},
-            data_files=loaded.data_files,
-            annotations=tuple(_annotations(model)),
-            repairs=tuple(repairs),
-        )
-    except UnicodeDecodeError:
-        raise InputError(f"{path} holds names that are not UTF-8: it is damaged") from None
-
-
-def _check_text(message: Message) -> None:
-    """Raise UnicodeDecodeError for a string that is not UTF-8: protobuf hands it out as bytes."""
-    for field, value in message.ListFields():
-        if field.type not in (FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_STRING):
-            continue
-        for each in (value,) if isinstance(value, (Message, str, bytes)) else value:
-            if isinstance(each, Message):
-                _check_text(each)
-            elif isinstance(each, bytes):
-                each.decode()
+    copy = skeleton_model(model)
+    repairs = repair(copy)
+    pin_shapes(copy, shapes)
+    weights = {tensor.name for tensor in copy.graph.initializer}
+    return Inspection(
+        path=path,
+        size_bytes=loaded.size_bytes,
+        ir_version=model.ir_version,
+        opset={entry.domain: entry.version for entry in model.opset_import},
+        producer=f"{model.producer_name} {model.producer_version}".strip(),
+        op_histogram=dict(count_ops(model).most_common()),
+        weights=stored,
+        inputs=tuple(_value(info) for info in copy.graph.input if info.name not in weights),
+        outputs=tuple(_value(info) for info in copy.graph.output),
+        layers=tuple(layers(copy)),
+        functions={f"{f.domain}.{f.name}": len(f.node) for f in model.functions},
+        data_files=loaded.data_files,
+        annotations=tuple(_annotations(model)),
+        repairs=tuple(repairs),
+    )
 
 
 def as_plain(found: Inspection) -> dict[str, Any]:

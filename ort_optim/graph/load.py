@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from ort_optim.errors import InputError
@@ -48,10 +49,9 @@ def load_model(path: Path) -> LoadedModel:
         raise InputError(_not_a_model(path, raw))
     # A hub's cache names the model by a link too: external data lies beside the link.
     folder = path.absolute().parent
-    try:
-        external = [(t, external_range(t, folder)) for t in tensors(model) if is_external(t)]
-    except UnicodeDecodeError:
-        raise InputError(f"{path} holds names that are not UTF-8: it is damaged") from None
+    _check_text(path, model)
+    _check_tensors(path, model)
+    external = [(t, external_range(t, folder)) for t in tensors(model) if is_external(t)]
     files = tuple(dict.fromkeys(where.path for _, where in external))
     for tensor, where in external:
         if where.length_bytes <= SKELETON_BYTES:
@@ -87,6 +87,31 @@ def _not_a_model(path: Path, raw: bytes) -> str:
     if all(letter.isprintable() or letter.isspace() for letter in head):
         return f"{path} is a text file, not an ONNX model"
     return f"{path} is not an ONNX model, or it is truncated or damaged"
+
+
+def _check_text(path: Path, message: Message) -> None:
+    """Refuse strings that are not UTF-8: protobuf hands them out as bytes."""
+    for field, value in message.ListFields():
+        if field.type not in (FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_STRING):
+            continue
+        for each in (value,) if isinstance(value, (Message, str, bytes)) else value:
+            if isinstance(each, Message):
+                _check_text(path, each)
+            elif isinstance(each, bytes):
+                raise InputError(f"{path} holds names that are not UTF-8: it is damaged")
+
+
+def _check_tensors(path: Path, model: ModelProto) -> None:
+    for tensor in tensors(model):
+        if any(dim < 0 for dim in tensor.dims):
+            raise InputError(
+                f"{path}: tensor '{tensor.name}' has a negative dimension: {[*tensor.dims]}"
+            )
+        if tensor.data_type not in TensorProto.DataType.values():
+            raise InputError(
+                f"{path}: tensor '{tensor.name}' has an element type unknown to onnx: "
+                f"{tensor.data_type}"
+            )
 
 
 def tensors(model: ModelProto) -> Iterator[TensorProto]:

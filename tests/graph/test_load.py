@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -54,6 +55,26 @@ def test_a_truncated_model_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "m.onnx")
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(InputError, match="truncated or damaged"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"data_type": 99}, "element type unknown"), ({"dims": [-1]}, "negative dimension")],
+)
+def test_damaged_tensors_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = external_model(tmp_path)
+    model = onnx.load(path, load_external_data=False)
+    model.graph.initializer[0].MergeFrom(onnx.TensorProto(**change))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=f"'w' has .*{message}"):
+        load_model(path)
+
+
+def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.onnx")
+    path.write_bytes(path.read_bytes().replace(b"Neg", b"N\xffg"))
+    with pytest.raises(InputError, match="not UTF-8"):
         load_model(path)
 
 
