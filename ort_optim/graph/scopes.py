@@ -2,17 +2,20 @@
 
 ONNX lets two branches use one name for different tensors, and files exist in which a subgraph's
 name hides one of the graph around it. Passes move nodes and tensors between graphs, so both are
-renamed while loading.
+renamed while loading. Inputs and outputs of subgraphs stay as they are where the operator is not a
+standard one: BeamSearch of com.microsoft, for one, knows them by their names.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from onnx import AttributeProto, GraphProto, ModelProto
+from onnx import GraphProto, ModelProto, NodeProto
 
 from ort_optim.graph.load import subgraphs
+
+STANDARD_DOMAINS = ("", "ai.onnx")
 
 
 def make_names_unique(model: ModelProto) -> int:
@@ -22,11 +25,7 @@ def make_names_unique(model: ModelProto) -> int:
         taken.update(_own_names(graph))
     outermost = _own_names(model.graph)
     used, visible = set(outermost), frozenset(outermost)
-    return sum(
-        _rename_inner(attribute, {}, visible, used, taken)
-        for node in model.graph.node
-        for attribute in node.attribute
-    )
+    return sum(_rename_inner(node, {}, visible, used, taken) for node in model.graph.node)
 
 
 def _own_names(graph: GraphProto) -> list[str]:
@@ -39,14 +38,20 @@ def _own_names(graph: GraphProto) -> list[str]:
 
 
 def _rename_inner(
-    attribute: AttributeProto,
+    node: NodeProto,
     renamed: Mapping[str, str],
     visible: frozenset[str],
     used: set[str],
     taken: set[str],
 ) -> int:
-    graphs = [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
-    return sum(_rename(graph, renamed, visible, used, taken) for graph in graphs)
+    hidden = 0
+    for attribute in node.attribute:
+        for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+            fixed: set[str] = set()
+            if node.domain not in STANDARD_DOMAINS:
+                fixed.update(value.name for value in (*graph.input, *graph.output))
+            hidden += _rename(graph, renamed, visible, used, taken, fixed)
+    return hidden
 
 
 def _rename(
@@ -55,14 +60,18 @@ def _rename(
     visible: frozenset[str],
     used: set[str],
     taken: set[str],
+    fixed: Collection[str],
 ) -> int:
     """`renamed` holds the new names of the graphs around, `visible` their original ones, `used`
-    all final names so far, `taken` every name that a new one must differ from."""
+    all final names so far, `taken` every name that a new one must differ from, `fixed` those that
+    must not change."""
     hidden = 0
     scope = dict(renamed)
     own = _own_names(graph)
     for name in own:
         scope.pop(name, None)
+        if name in fixed:
+            continue
         hidden += name in visible
         if name in used:
             scope[name] = _fresh(name, taken)
@@ -73,8 +82,7 @@ def _rename(
             for index, name in enumerate(field):
                 if name in scope:
                     field[index] = scope[name]
-        for attribute in node.attribute:
-            hidden += _rename_inner(attribute, scope, inner_visible, used, taken)
+        hidden += _rename_inner(node, scope, inner_visible, used, taken)
     for value in (*graph.input, *graph.output, *graph.value_info):
         value.name = scope.get(value.name, value.name)
     for tensor in (*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer)):

@@ -59,3 +59,17 @@ def test_branches_that_share_a_name_are_renamed_without_a_word() -> None:
     )
     assert repair(model) == []
     assert sorted(defined(model.graph)) == ["p", "p_1", "y"]
+
+
+def test_names_that_a_contributed_operator_looks_for_stay() -> None:
+    model = model_of(SHADOW)
+    for node in model.graph.node:
+        if node.op_type == "Loop":
+            node.domain = "com.microsoft"
+    before = [[value.name for value in node.attribute[0].g.input] for node in loops(model)]
+    make_names_unique(model)
+    assert [[value.name for value in node.attribute[0].g.input] for node in loops(model)] == before
+
+
+def loops(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if node.op_type == "Loop"]
