@@ -109,6 +109,7 @@ class Verifier:
             return Verdict(False, (), 0, f"it can't be loaded: {error}")
         try:
             if changed := self._changed_interface(session):
+                self._engine.close(session)
                 return Verdict(False, (), 0, changed)
             for index, feeds in enumerate(self._feeds):
                 if self._worker_died:
@@ -119,9 +120,14 @@ class Verifier:
                 compared.append(at_set(comparisons, index))
                 if not all_sets and not all(c.passed for c in comparisons):
                     break
-            self._engine.close(session)
-        except (EngineError, WorkerError) as error:
+        except WorkerError as error:  # the session is gone with the worker
             return Verdict(False, (), len(compared), f"it can't be run: {error}")
+        except EngineError as error:
+            self._engine.close(session)
+            return Verdict(False, (), len(compared), f"it can't be run: {error}")
+        if not self._worker_died:
+            self._engine.close(session)
+        self._worker_died = False
         return _verdict(compared)
 
     def _compare(self, index: int, candidate: Model, found: Outputs) -> list[OutputComparison]:

@@ -7,6 +7,7 @@ from onnx import ModelProto
 from ort_optim.engine import Engine
 from ort_optim.verify.inputs import InputFailure, InputPlan, find_inputs, generate
 from tests.verify.models import parse
+from tests.verify.mortal import Mortal
 
 
 def plan_for(engine: Engine, model: ModelProto, **options: object) -> InputPlan:
@@ -158,3 +159,20 @@ def test_generate_needs_no_engine(engine: Engine) -> None:
     outputs = [engine.run(session, feeds)["y"] for feeds in sets]
     engine.close(session)
     assert [output.shape for output in outputs] == [(2, 4, 2)] * 2
+
+
+def test_a_reference_that_crashes_ort_is_a_failure_not_an_error() -> None:
+    model = parse(EMBEDDING)
+    with Mortal(deaths={1}) as mortal:
+        found = find_inputs(mortal, mortal.open(model), model)
+    assert isinstance(found, InputFailure)
+    assert "SIGSEGV" in found.reason
+
+
+def test_a_crash_on_a_further_set_keeps_the_first() -> None:
+    model = parse(EMBEDDING)
+    with Mortal(deaths={2}) as mortal:
+        found = find_inputs(mortal, mortal.open(model), model)
+    assert isinstance(found, InputPlan)
+    assert len(found.feeds) == 1
+    assert found.session_lost

@@ -16,6 +16,7 @@ from ort_optim.verify.compare import (
 )
 from ort_optim.verify.judge import Verifier
 from tests.verify.models import chain, parse
+from tests.verify.mortal import Mortal
 
 FEEDS = [
     {"x": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)},
@@ -179,3 +180,21 @@ def test_orts_own_noise_counts_only_if_allowed(engine: Engine) -> None:
     verdict = Verifier(engine, model, feeds, tolerance=exact).check(model, optimize=True)
     assert verdict.passed
     assert verdict.outputs[0].decided_by in (TWICE_OWN, SNR)
+
+
+def test_a_candidate_that_crashes_ort_fails_and_the_next_one_is_judged() -> None:
+    with Mortal(deaths={3}) as mortal:
+        verifier = Verifier(mortal, chain(), FEEDS)
+        crashed = verifier.check(chain())
+        assert not crashed.passed
+        assert "SIGSEGV" in crashed.reason
+        assert verifier.check(chain()).passed
+
+
+def test_a_crash_of_the_references_optimized_session_is_not_the_candidates_fault() -> None:
+    with Mortal(deaths={4}) as mortal:  # two runs of the reference, one of the candidate
+        verifier = Verifier(mortal, chain(), FEEDS)
+        verdict = verifier.check(chain(scale=2.1), all_sets=True)
+        assert verdict.sets == 2
+        assert "error" in verdict.reason
+        assert verifier.check(chain()).passed
