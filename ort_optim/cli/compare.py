@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.text import Text
@@ -28,6 +29,23 @@ from ort_optim.verify.layers import LayerReport, first_parting
 
 NAME = "compare"
 HELP = "compare the outputs of two models; exit code 3 when they differ"
+
+COLUMNS = {
+    "max abs": ("max_abs", ".3g"),
+    "max rel": ("max_rel", ".3g"),
+    "mean abs": ("mean_abs", ".3g"),
+    "p50": ("p50", ".3g"),
+    "p90": ("p90", ".3g"),
+    "p99": ("p99", ".3g"),
+    "cosine": ("cosine", ".8g"),
+    "SNR dB": ("snr_db", ".1f"),
+    "top-1": ("top1", ".1%"),
+}
+"""Heading: (field of ErrorFigures, format)."""
+
+WIDE = 130
+WIDE_ONLY = frozenset({"max rel", "mean abs", "p50", "p90", "cosine"})
+"""Left out on terminals of fewer columns than WIDE; --json always has them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,13 +150,12 @@ def _print_json(verdict: Verdict, chosen: ChosenInputs, layers: LayerReport | No
 
 def _print_tables(verdict: Verdict, chosen: ChosenInputs, layers: LayerReport | None) -> None:
     console = make_console()
-    headings = (
-        *("output", "type", "max abs", "max rel", "mean abs", "p50", "p90", "p99"),
-        *("cosine", "SNR dB", "top-1", "verdict"),
-    )
+    narrow = console.width < WIDE
+    columns = [c for c in COLUMNS if not (narrow and c in WIDE_ONLY)]
+    headings = ["output", "type", *columns, "verdict"]
     table = make_table(console, headings, left=("output", "type", "verdict"))
     for comparison in verdict.outputs:
-        table.add_row(*_row(comparison))
+        table.add_row(*_row(comparison, columns))
     console.print(table)
     sets = f"{verdict.sets} input set" + ("s" if verdict.sets != 1 else "")
     if verdict.passed:
@@ -152,20 +169,14 @@ def _print_tables(verdict: Verdict, chosen: ChosenInputs, layers: LayerReport | 
             console.print(cell(line))
 
 
-def _row(comparison: OutputComparison) -> list[Text | str]:
+def _row(comparison: OutputComparison, columns: Sequence[str]) -> list[Text | str]:
     shape = "x".join(map(str, comparison.shape)) or "scalar"
     verdict = f"{'ok' if comparison.passed else 'DIFFERS'} ({comparison.decided_by})"
-    f = comparison.figures
-    numbers = (
-        [
-            *(figure(v) for v in (f.max_abs, f.max_rel, f.mean_abs, f.p50, f.p90, f.p99)),
-            figure(f.cosine, ".8g"),
-            figure(f.snr_db, ".1f"),
-            figure(f.top1, ".1%"),
-        ]
-        if f
-        else [""] * 9
-    )
+    figures = comparison.figures
+    numbers = [
+        figure(getattr(figures, COLUMNS[column][0]), COLUMNS[column][1]) if figures else ""
+        for column in columns
+    ]
     return [
         cell(comparison.name),
         cell(f"{comparison.dtype} {shape}"),
