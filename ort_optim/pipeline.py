@@ -168,6 +168,8 @@ class _Run:
     def _search(self, search: Search, samples: InputPlan) -> Outcome:
         with self._stage("rewrite"):
             found = search.faithful(Plan(disabled=self.config.disable))
+        self.seconds["verify"] = search.verify_seconds
+        self.seconds["rewrite"] -= search.verify_seconds
         if not found.verdict.passed or not found.candidate.rewrites or not self.config.timing:
             return Outcome(found.candidate, samples=samples, found=found)
         with self._stage("time"):

@@ -6,6 +6,7 @@ Search.as_fast     not slower than the original: passes at fault are found likew
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -59,7 +60,10 @@ class Fast:
 
 @dataclass
 class Search:
-    """The search on one model. `threads` is for timing; `scratch` outlives the sessions."""
+    """The search on one model. `threads` is for timing; `scratch` outlives the sessions.
+
+    `verify_seconds` adds up what the comparison of outputs took.
+    """
 
     engine: Engine
     rewriter: Rewriter
@@ -67,6 +71,7 @@ class Search:
     reference: Reference
     threads: int
     scratch: Path
+    verify_seconds: float = field(default=0.0, init=False)
     _optimized_counts: bool | None = field(default=None, init=False)
 
     def faithful(self, plan: Plan) -> Faithful:
@@ -114,6 +119,13 @@ class Search:
         return make_source(candidate.model, self.rewriter.folder, self.scratch)
 
     def _judge(self, candidate: Candidate) -> Verdict:
+        started = time.perf_counter()
+        try:
+            return self._compare(candidate)
+        finally:
+            self.verify_seconds += time.perf_counter() - started
+
+    def _compare(self, candidate: Candidate) -> Verdict:
         """Off against off, and then as users run the model: under ORT's own optimizations."""
         source = self.source(candidate)
         plain = self.verifier.check(source)
