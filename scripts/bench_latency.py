@@ -38,7 +38,7 @@ import numpy as np
 from _common import ModelFile, Worker, list_models, run_command
 
 OPTIMIZE_TIMEOUT_S = 600
-OPTIMIZE_OPTIONS = ["--quiet"]
+OPTIMIZE_OPTIONS = ["--quiet", "--threads", "1"]  # the threads of the timing below
 SESSION_PAIRS = 4
 PAIRS_PER_SESSION = 200
 NOT_SLOWER_RATIO = 0.97
