@@ -89,9 +89,15 @@ def distribution_chart(report: Report) -> str:
         show_y_guides=False,
     )
     chart.y_labels = [{"value": 2, "label": "original"}, {"value": 1, "label": "result"}]
+    chart.x_labels = _ticks(low, high)
     chart.add("original", [(ms, 2 + _jitter(run)) for run, ms in enumerate(original)])
     chart.add("result", [(ms, 1 + _jitter(run)) for run, ms in enumerate(result)])
     return _svg(chart, "distribution")
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """A few values along an axis: pygal's own choice lets long labels overlap."""
+    return [low + (high - low) * i / 4 for i in range(5)]
 
 
 def _jitter(run: int) -> float:
@@ -104,14 +110,16 @@ def run_chart(report: Report) -> str:
     original, result = _latencies(report)
     if len(original) < LEAST_RUNS or len(result) < LEAST_RUNS:
         return ""
+    low, high = _latency_range(original + result)
     chart = pygal.Line(
         **_common(230),
-        range=_latency_range(original + result),
+        range=(low, high),
         value_formatter=time_text,
         show_x_guides=False,
         dots_size=3.5,
         stroke_style={"width": 1.5},
     )
+    chart.y_labels = _ticks(low, high)
     runs = max(len(original), len(result))
     step = math.ceil(runs / 10)
     chart.x_labels = [str(run + 1) if run % step == 0 else "" for run in range(runs)]
@@ -223,6 +231,7 @@ def _common(height_px: int) -> dict[str, Any]:
         "legend_box_size": 12,
         "margin": 8,
         "margin_bottom": 26,  # pygal leaves no room for its legend
+        "margin_right": 26,  # nor for the second half of an axis's last number
         "truncate_label": -1,
         "spacing": 8,
         "truncate_legend": -1,
