@@ -5,11 +5,13 @@ from ort_optim.passes import (
     batch_norm,
     cast_chain,
     clamp,
+    common_subexpressions,
     concat_chain,
     constant_chain,
     constant_folding,
     constant_nodes,
     dead_code,
+    duplicate_weights,
     hard_activations,
     identity,
     linear,
@@ -18,7 +20,9 @@ from ort_optim.passes import (
     repeated_op,
     reshape_chain,
     same_shape,
+    scale_shift,
     slice_chain,
+    standardization,
     transpose_chain,
 )
 from ort_optim.passes.base import Pass
@@ -26,6 +30,8 @@ from ort_optim.passes.base import Pass
 PASSES: tuple[Pass, ...] = (
     dead_code.PASS,  # first and cheap: nothing later looks at what nobody needs
     constant_nodes.PASS,  # from here on a constant has one form
+    duplicate_weights.PASS,  # before common_subexpressions, which compares tensors by identity
+    common_subexpressions.PASS,  # early: twins would each be rewritten
     identity.PASS,
     same_shape.PASS,
     neutral_operand.PASS,
@@ -39,8 +45,10 @@ PASSES: tuple[Pass, ...] = (
     constant_folding.PASS,  # before all that ask for constant weights, axes and shapes
     clamp.PASS,  # before hard_activations, which knows Clip only
     hard_activations.PASS,  # before affine, which would take their last factor into the next layer
+    standardization.PASS,  # before affine and linear, which would take its last factor
     batch_norm.PASS,  # before affine: a normalization between a layer and a factor goes first
     affine.PASS,
+    scale_shift.PASS,  # of what affine could not give to a layer
     linear.PASS,  # after affine, which takes what it can into the weights
     padding.PASS,
 )
