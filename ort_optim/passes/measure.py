@@ -14,9 +14,10 @@ NODE_WEIGHT = 10
 
 WEIGHTS = {
     "Constant": 1,  # what is left of a folded node whose result the graph gives out
-    "BatchNormalization": 25,  # becomes Mul and Add where it can't be folded
+    "Shape": 9,  # takes the place of what gathers sizes one by one
     "LRN": 200,  # becomes a chain of cheap nodes
     "Div": 11,  # by a constant becomes Mul
+    "Pow": 11,  # of two becomes Mul
     "Sub": 11,  # of a constant becomes Add
     "Min": 12,  # with a scalar becomes Clip
     "Max": 12,
