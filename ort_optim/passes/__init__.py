@@ -20,6 +20,7 @@ from ort_optim.passes import (
     repeated_op,
     reshape_chain,
     same_shape,
+    shape_folding,
     scale_shift,
     slice_chain,
     standardization,
@@ -32,6 +33,8 @@ PASSES: tuple[Pass, ...] = (
     constant_nodes.PASS,  # from here on a constant has one form
     duplicate_weights.PASS,  # before common_subexpressions, which compares tensors by identity
     common_subexpressions.PASS,  # early: twins would each be rewritten
+    constant_folding.PASS,  # before all that ask for constant weights, axes and shapes
+    shape_folding.PASS,  # it also finds shapes that onnx's inference misses, for the passes below
     identity.PASS,
     same_shape.PASS,
     neutral_operand.PASS,
@@ -42,7 +45,6 @@ PASSES: tuple[Pass, ...] = (
     slice_chain.PASS,
     concat_chain.PASS,
     constant_chain.PASS,  # before affine: one constant is folded into a layer rather than two
-    constant_folding.PASS,  # before all that ask for constant weights, axes and shapes
     clamp.PASS,  # before hard_activations, which knows Clip only
     hard_activations.PASS,  # before affine, which would take their last factor into the next layer
     standardization.PASS,  # before affine and linear, which would take its last factor

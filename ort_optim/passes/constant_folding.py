@@ -1,6 +1,5 @@
 """Constant folding: what depends on constants only is computed once, by ONNX Runtime itself.
 
-    Constant node                          =>  initializer
     W -> Transpose -> Cast -> W' -> Conv   =>  W' -> Conv
 
 Every node whose inputs, and what its subgraphs capture, are all constant is foldable, and so is
@@ -26,7 +25,7 @@ from collections.abc import Iterator
 from ort_optim.graph.view import Constant, Graph, Node, Tensor, Variable
 from ort_optim.graph.weights import Array
 from ort_optim.passes.base import Context, GraphPass
-from ort_optim.passes.constants import constant_value, materialize
+from ort_optim.passes.constants import materialize
 from ort_optim.passes.evaluation import Evaluation, as_array, evaluate, reads
 from ort_optim.passes.match import is_used, static_shape
 
@@ -57,25 +56,13 @@ GROWERS = frozenset(
 
 
 def rewrite(root: Graph, ctx: Context) -> None:
-    """Lift Constant nodes to initializers, then fold everything foldable in one go."""
-    _lift_constant_nodes(root, ctx)
+    """Fold everything foldable in one go."""
     folding = _Folding(root, ctx)
     values = folding.settle_values()
     for node in folding.nodes:
         kept = folding.kept(node)
         if kept and ctx.fuel(NAME, node, "computed from constants: " + _describe(values[kept[0]])):
             materialize(node, values)
-
-
-def _lift_constant_nodes(root: Graph, ctx: Context) -> None:
-    for graph in root.walk():
-        for node in graph.nodes:
-            if node.dead or not node.is_op("Constant") or node.outputs[0].is_output:
-                continue
-            value = constant_value(node)
-            if value is not None and ctx.fuel(NAME, node, "initializer: " + _describe(value)):
-                materialize(node, {node.outputs[0]: value})
-        graph.settle()
 
 
 class _Folding:
