@@ -23,6 +23,8 @@ from ort_optim.passes import (
     scale_shift,
     shape_folding,
     slice_chain,
+    slices_to_split,
+    split_concat,
     standardization,
     transpose_chain,
 )
@@ -44,6 +46,8 @@ PASSES: tuple[Pass, ...] = (
     reshape_chain.PASS,
     slice_chain.PASS,
     concat_chain.PASS,
+    split_concat.PASS,
+    slices_to_split.PASS,  # after split_concat, which may need no part at all
     constant_chain.PASS,  # before affine: one constant is folded into a layer rather than two
     clamp.PASS,  # before hard_activations, which knows Clip only
     hard_activations.PASS,  # before affine, which would take their last factor into the next layer
