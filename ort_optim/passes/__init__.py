@@ -15,6 +15,7 @@ from ort_optim.passes import (
     hard_activations,
     identity,
     linear,
+    lrn,
     neutral_operand,
     padding,
     repeated_op,
@@ -57,4 +58,5 @@ PASSES: tuple[Pass, ...] = (
     scale_shift.PASS,  # of what affine could not give to a layer
     linear.PASS,  # after affine, which takes what it can into the weights
     padding.PASS,
+    lrn.PASS,
 )

@@ -44,8 +44,8 @@ def rewrite(node: Node, graph: Graph, ctx: Context) -> None:
         return None
     if rank(x) != 4 or not isinstance(x.shape[1], int):
         return ctx.refuse(NAME, node, "the number of channels is not known")  # (2)
-    if factor.dtype not in (np.float32, np.float64) or (node.inputs[0] is shift and node.op == "Sub"):
-        return ctx.refuse(NAME, node, "half precision, or a constant minus the product")  # (1)
+    if factor.dtype not in (np.float32, np.float64):
+        return ctx.refuse(NAME, node, "the type is neither float nor double")  # (1)
     if sole_consumer(product.outputs[0]) is not node:  # (3)
         return ctx.refuse(NAME, node, "something else reads the product")
     channels = x.shape[1]
