@@ -28,6 +28,7 @@ from ort_optim.passes import (
     split_concat,
     standardization,
     transpose_chain,
+    zero_states,
 )
 from ort_optim.passes.base import Pass
 
@@ -59,4 +60,5 @@ PASSES: tuple[Pass, ...] = (
     linear.PASS,  # after affine, which takes what it can into the weights
     padding.PASS,
     lrn.PASS,
+    zero_states.PASS,  # last: earlier passes may still want the bias of zeros they find
 )

@@ -1,7 +1,7 @@
 """Why the passes terminate: a measure that every change must lower.
 
-The measure is a triple of natural numbers, compared in order: the weight of all nodes, the number
-of edges that carry computed tensors, the number of constants. Triples of natural numbers have no
+The measure is four natural numbers, compared in order: the weight of all nodes, the number of edges
+that carry computed tensors, the number of constants, the number of edges. Such tuples have no
 infinite falling sequence, so passes that lower it each time they change something reach a fixed
 point. The driver checks it after every pass, in production too: it costs one walk over the nodes.
 """
@@ -25,15 +25,17 @@ WEIGHTS = {
 }
 """Operators that may be replaced by several nodes weigh more than all of those together."""
 
-Measure = tuple[int, int, int]
+Measure = tuple[int, int, int, int]
 
 
 def measure(root: Graph) -> Measure:
-    """The triple for the graph and all its subgraphs."""
-    weight = edges = constants = 0
+    """The measure of the graph and all its subgraphs together."""
+    weight = computed = constants = edges = 0
     for graph in root.walk():
         constants += len(graph.constants)
         for node in graph.nodes:
             weight += WEIGHTS.get(node.op, NODE_WEIGHT)
-            edges += sum(not isinstance(tensor, Constant) for tensor in node.inputs)
-    return weight, edges, constants
+            named = [tensor for tensor in node.inputs if tensor.name]
+            edges += len(named)
+            computed += sum(not isinstance(tensor, Constant) for tensor in named)
+    return weight, computed, constants, edges
