@@ -3,8 +3,8 @@
     LRN(x) = x / (bias + alpha / size * sum over a window of channels of x^2) ^ beta
            => Div(x, p(Conv(Mul(x, x), W, bias)))
 
-W is (C, C, 1, 1) with alpha / size on a band of `size` diagonals. p(t) = t^beta is t itself for beta 1, Sqrt(t) for 1/2,
-Sqrt(t) Sqrt(Sqrt(t)) for 3/4, else Pow(t, beta).
+W is (C, C, 1, 1) with alpha / size on a band of `size` diagonals. p(t) = t^beta is t itself for
+beta 1, Sqrt(t) for 1/2, Sqrt(t) Sqrt(Sqrt(t)) for 3/4, else Pow(t, beta).
 
 ONNX Runtime computes LRN with a scalar power for each element. Measured with size 5, beta 3/4, ms:
 
@@ -16,8 +16,8 @@ ONNX Runtime computes LRN with a scalar power for each element. Measured with si
     1x96x55x55   2         88.9    0.87    1.43       64.2
 
 Conditions: (1) float32, the number of channels known, one or more spatial axes; (2) bias > 0 and
-alpha >= 0, so that the root is of a positive number, and size odd, as ONNX Runtime asks; (3) W within the growth limit. As LRN does,
-this overflows where x^2 does.
+alpha >= 0, so that the root is of a positive number, and size odd, as ONNX Runtime asks; (3) W
+within the growth limit. As LRN does, this overflows where x^2 does.
 """
 
 from __future__ import annotations
