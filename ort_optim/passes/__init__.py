@@ -14,6 +14,7 @@ from ort_optim.passes import (
     duplicate_weights,
     hard_activations,
     identity,
+    leaky_relu,
     linear,
     lrn,
     neutral_operand,
@@ -54,6 +55,7 @@ PASSES: tuple[Pass, ...] = (
     clamp.PASS,  # before hard_activations, which knows Clip only
     hard_activations.PASS,  # before affine, which would take their last factor into the next layer
     standardization.PASS,  # before affine and linear, which would take its last factor
+    leaky_relu.PASS,
     batch_norm.PASS,  # before affine: a normalization between a layer and a factor goes first
     affine.PASS,
     scale_shift.PASS,  # of what affine could not give to a layer

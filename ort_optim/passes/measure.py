@@ -16,7 +16,12 @@ WEIGHTS = {
     "Constant": 1,  # what is left of a folded node whose result the graph gives out
     "Shape": 9,  # takes the place of what gathers sizes one by one
     "LRN": 200,  # becomes a chain of cheap nodes
+    "If": 11,  # becomes a branch, and an Identity where that gives out a captured tensor
+    "Loop": 60,  # run once becomes its body, and a few nodes for what it gives out
+    "SequenceAt": 11,  # becomes Squeeze
+    "ConcatFromSequence": 11,  # becomes Concat
     "Div": 11,  # by a constant becomes Mul
+    "PRelu": 25,  # becomes Mul and Max
     "Pow": 11,  # of two becomes Mul
     "Sub": 11,  # of a constant becomes Add
     "Min": 12,  # with a scalar becomes Clip
