@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from ort_optim.graph.view import Constant, Graph, Node, Tensor
+from ort_optim.graph.view import Constant, Graph, Node, Tensor, Variable
 from ort_optim.passes.base import Context
 from ort_optim.passes.match import is_used
 
@@ -35,3 +36,27 @@ def drop_unused(graph: Graph, tensors: Iterable[Tensor]) -> None:
                 at.drop_constant(tensor)
                 break
             at = at.parent
+
+
+def compute(
+    op: str,
+    inputs: Sequence[Tensor],
+    hint: str,
+    attrs: Mapping[str, Any] | None = None,
+    *,
+    at: Node,
+) -> Variable:
+    """The output of a new standard node before `at`, as an intermediate step of its replacement.
+
+    The tensor has the type and shape of `at`'s first input, until inference says otherwise. The
+    node has a name of its own if `at` has one: ONNX Runtime refuses a name that two nodes have.
+    """
+    graph = at.graph
+    assert graph is not None
+    made = graph.variable(f"{at.key}_{hint}")
+    made.dtype, made.shape = at.inputs[0].dtype, at.inputs[0].shape
+    node = graph.make(op, inputs, [made], attrs, like=at)
+    if at.name:
+        node.name = graph.fresh_name(f"{at.name}_{hint}")
+    graph.insert([node], at=at)
+    return made

@@ -29,6 +29,7 @@ import numpy as np
 from ort_optim.graph.view import Constant, Graph, Node, Tensor, Variable
 from ort_optim.graph.weights import Array
 from ort_optim.passes.base import Context, NodePass
+from ort_optim.passes.edits import compute
 from ort_optim.passes.match import constant, producer, rank, sole_consumer
 from ort_optim.passes.scalars import element_type, scalar_operand
 
@@ -63,9 +64,7 @@ def _faster(node: Node, graph: Graph, ctx: Context) -> None:
     if not np.all(slopes <= 1) or np.any(slopes == 0):
         return ctx.refuse(NAME, node, "a slope is above one, or zero")  # (5)
     if ctx.fuel(NAME, node, f"Max of {x.name} and its product with the slope"):
-        scaled = graph.variable(f"{node.key}_scaled")
-        scaled.dtype, scaled.shape = x.dtype, x.shape
-        graph.insert([graph.make("Mul", [x, slope], [scaled], like=node)], at=node)
+        scaled = compute("Mul", [x, slope], "scaled", at=node)
         graph.replace(node, "Max", [x, scaled])
     return None
 

@@ -24,8 +24,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ort_optim.graph.view import Graph, Node, Tensor, Variable
+from ort_optim.graph.view import Graph, Node, Variable
 from ort_optim.passes.base import Context, NodePass
+from ort_optim.passes.edits import compute
 from ort_optim.passes.match import attr, rank
 
 NAME = "lrn"
@@ -53,8 +54,8 @@ def rewrite(node: Node, graph: Graph, ctx: Context) -> None:
         np.where(band, alpha / size, 0).astype(np.float32).reshape(kernel), f"{node.key}_band"
     )
     offset = graph.constant(np.full(channels, bias, np.float32), f"{node.key}_bias")
-    square = _apply(graph, node, "Mul", [x, x], "square")
-    base = _apply(graph, node, "Conv", [square, weight, offset], "base")
+    square = compute("Mul", [x, x], "square", at=node)
+    base = compute("Conv", [square, weight, offset], "base", at=node)
     graph.replace(node, "Div", [x, _power(graph, node, base, beta)])
     return None
 
@@ -65,20 +66,12 @@ def _power(graph: Graph, node: Node, base: Variable, beta: float) -> Variable:
         return base
     if beta not in (0.5, 0.75):
         exponent = graph.constant(np.array(beta, np.float32), f"{node.key}_beta")
-        return _apply(graph, node, "Pow", [base, exponent], "power")
-    root = _apply(graph, node, "Sqrt", [base], "root")
+        return compute("Pow", [base, exponent], "power", at=node)
+    root = compute("Sqrt", [base], "root", at=node)
     if beta == 0.5:
         return root
-    fourth = _apply(graph, node, "Sqrt", [root], "fourth_root")
-    return _apply(graph, node, "Mul", [root, fourth], "power")
-
-
-def _apply(graph: Graph, node: Node, op: str, inputs: list[Tensor], hint: str) -> Variable:
-    """The output of a new node before `node`, of the shape of its input."""
-    made = graph.variable(f"{node.key}_{hint}")
-    made.dtype, made.shape = node.inputs[0].dtype, node.inputs[0].shape
-    graph.insert([graph.make(op, inputs, [made], like=node)], at=node)
-    return made
+    fourth = compute("Sqrt", [root], "fourth_root", at=node)
+    return compute("Mul", [root, fourth], "power", at=node)
 
 
 PASS = NodePass(NAME, frozenset({"LRN"}), rewrite)

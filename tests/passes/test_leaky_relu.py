@@ -105,3 +105,11 @@ def test_a_computed_slope_and_other_types_stay(engine: Engine) -> None:
         weights={"s": np.array([0.5])},
     )
     assert not apply(engine, double, PASSES).context.rewrites
+
+
+def test_named_nodes_keep_distinct_names(engine: Engine) -> None:
+    model = graph("y = PRelu(x, s)", per_channel(0.1, 0.2, 0.3))
+    model.graph.node[0].name = "prelu"
+    names = [node.name for node in check(engine, model, PASSES).model.graph.node]
+    assert len(set(names)) == 2
+    assert names[-1] == "prelu"

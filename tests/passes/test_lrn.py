@@ -44,3 +44,11 @@ def test_unknown_channels_negative_bias_and_large_bands_stay(engine: Engine) -> 
     outcome = check(engine, large, PASSES, max_growth_bytes=1 << 12)
     assert outcome.ops == {"LRN": 1}
     assert "grow" in outcome.reasons[0]
+
+
+def test_named_nodes_keep_distinct_names(engine: Engine) -> None:
+    model = model_of("g (float[1, 4, 4, 4] x) => (float[1, 4, 4, 4] y) { y = LRN<size=3>(x) }")
+    model.graph.node[0].name = "lrn"
+    names = [node.name for node in check(engine, model, PASSES).model.graph.node]
+    assert len(set(names)) == len(names)
+    assert "lrn" in names
