@@ -229,7 +229,7 @@ class Graph(gs.Graph):  # type: ignore[misc]
         self.insert([made], at=old)
         return made
 
-    def redirect(self, old: Variable, new: Tensor) -> None:
+    def redirect(self, old: Tensor, new: Tensor) -> None:
         """Let every consumer of `old`, in subgraphs too, read `new`."""
         for consumer in list(old.outputs):
             for index, tensor in enumerate(consumer.inputs):

@@ -28,6 +28,8 @@ from ort_optim.passes import (
     slices_to_split,
     split_concat,
     standardization,
+    static_conditions,
+    static_sequences,
     transpose_chain,
     zero_states,
 )
@@ -40,6 +42,8 @@ PASSES: tuple[Pass, ...] = (
     common_subexpressions.PASS,  # early: twins would each be rewritten
     constant_folding.PASS,  # before all that ask for constant weights, axes and shapes
     shape_folding.PASS,  # it also finds shapes that onnx's inference misses, for the passes below
+    static_conditions.PASS,  # after the folding that makes conditions and trip counts constant
+    static_sequences.PASS,  # after it: an unfolded Loop leaves sequences that are known
     identity.PASS,
     same_shape.PASS,
     neutral_operand.PASS,

@@ -22,7 +22,7 @@ WEIGHTS = {
     "ConcatFromSequence": 11,  # becomes Concat
     "Div": 11,  # by a constant becomes Mul
     "PRelu": 25,  # becomes Mul and Max
-    "Pow": 11,  # of two becomes Mul
+    "Pow": 21,  # to -1/2 becomes Sqrt and Reciprocal
     "Sub": 11,  # of a constant becomes Add
     "Min": 12,  # with a scalar becomes Clip
     "Max": 12,
