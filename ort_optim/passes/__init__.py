@@ -4,6 +4,7 @@ from ort_optim.passes import (
     affine,
     batch_norm,
     cast_chain,
+    cheap_arithmetic,
     clamp,
     common_subexpressions,
     concat_chain,
@@ -64,6 +65,7 @@ PASSES: tuple[Pass, ...] = (
     affine.PASS,
     scale_shift.PASS,  # of what affine could not give to a layer
     linear.PASS,  # after affine, which takes what it can into the weights
+    cheap_arithmetic.PASS,  # after standardization, which knows the forms that it changes
     padding.PASS,
     lrn.PASS,
     zero_states.PASS,  # last: earlier passes may still want the bias of zeros they find
