@@ -32,6 +32,7 @@ from ort_optim.passes import (
     static_conditions,
     static_sequences,
     transpose_chain,
+    transposes,
     zero_states,
 )
 from ort_optim.passes.base import Pass
@@ -41,6 +42,7 @@ PASSES: tuple[Pass, ...] = (
     constant_nodes.PASS,  # from here on a constant has one form
     duplicate_weights.PASS,  # before common_subexpressions, which compares tensors by identity
     common_subexpressions.PASS,  # early: twins would each be rewritten
+    transposes.PASS,  # before all that fold into a layer what then stands beside it
     constant_folding.PASS,  # before all that ask for constant weights, axes and shapes
     shape_folding.PASS,  # it also finds shapes that onnx's inference misses, for the passes below
     static_conditions.PASS,  # after the folding that makes conditions and trip counts constant
