@@ -5,12 +5,12 @@ load -> repair -> rewrite and verify -> time -> decide -> save -> report
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from onnx import ModelProto
@@ -22,6 +22,7 @@ from ort_optim.engine import Engine, EngineError
 from ort_optim.errors import InputError, VerificationError, WorkerError
 from ort_optim.graph import LoadedModel, load_model
 from ort_optim.graph.functions import inline_functions
+from ort_optim.graph.leftovers import scratch_folder
 from ort_optim.graph.repair import pin_shapes, repair
 from ort_optim.graph.save import check_writable, clean_up, copy_model, save_model
 from ort_optim.hardware import Target, load_target
@@ -89,10 +90,10 @@ class _Run:
         target = load_target(self.config.target)
         with (
             Engine(timeout_s=self.config.timeout_s) as engine,
-            TemporaryDirectory(prefix="ort_optim-") as scratch,
+            scratch_folder() as scratch,
         ):
             engine.start()
-            return self._run(engine, Path(scratch), target)
+            return self._run(engine, scratch, target)
 
     def _run(self, engine: Engine, scratch: Path, target: Target) -> Report:
         with self._stage("load"):
@@ -103,7 +104,7 @@ class _Run:
             reference = open_reference(engine, original, repaired, scratch)
             samples = self._samples(engine, reference)
         rewriter = Rewriter(repaired, original.folder, engine)
-        threads = self.config.threads or target.cores
+        threads = self._threads(target)
         if isinstance(reference, Reference) and isinstance(samples, InputPlan):
             verifier = self._verifier(engine, reference, samples)
             search = Search(engine, rewriter, verifier, reference, threads, scratch)
@@ -133,6 +134,14 @@ class _Run:
             seconds=self.seconds,
         )
 
+    def _threads(self, target: Target) -> int:
+        """As asked for or as the target has cores, but no more than this machine has CPUs."""
+        wanted = self.config.threads or target.cores
+        most = os.cpu_count() or wanted
+        if wanted > most:  # their spinning would cost more than any model takes
+            self.warnings.append(f"timed with {most} threads: this machine has no {wanted} CPUs")
+        return min(wanted, most)
+
     def _samples(self, engine: Engine, reference: Reference | Unrunnable) -> InputPlan | Unrunnable:
         """Inputs that the reference runs on: the user's, or generated ones."""
         if isinstance(reference, Unrunnable):
@@ -150,7 +159,8 @@ class _Run:
             pins=config.shapes,
         )
         if isinstance(found, InputFailure):
-            return Unrunnable(f"no inputs were found that it runs on: {shorten(found.reason)}")
+            reason = found.reason or "all shapes that were tried are too large"
+            return Unrunnable(f"no inputs were found that it runs on: {shorten(reason)}")
         self.warnings += found.notes
         return found
 

@@ -16,10 +16,15 @@ from google.protobuf.message import DecodeError, Message
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from ort_optim.errors import InputError
-from ort_optim.graph.weights import SKELETON_BYTES, external_range, is_external, make_inline
+from ort_optim.graph.weights import (
+    LFS_POINTER,
+    SKELETON_BYTES,
+    external_range,
+    is_external,
+    make_inline,
+)
 
 PROTOBUF_LIMIT_BYTES = 2**31 - 1
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 ORT_FORMAT_MARK = b"ORTM"  # at byte 4 of a model in ORT's own format
 
 
@@ -64,6 +69,8 @@ def _read(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise InputError(f"{path} is a directory: name the .onnx file in it")
+        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
+            raise InputError(f"{path} is not a regular file: name an .onnx file")
         if path.stat().st_size > PROTOBUF_LIMIT_BYTES:
             raise InputError(
                 f"{path} is larger than 2 GB, which protobuf does not allow: "

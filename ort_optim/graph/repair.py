@@ -29,6 +29,7 @@ from ort_optim.graph.shapes import infer
 
 FIRST_IR_WITH_IMPORTS = 3
 FIRST_IR_WITH_PLAIN_INITIALIZERS = 4  # from here on an initializer need not be a graph input
+LARGEST_DIMENSION = 2**63 - 1
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
@@ -65,6 +66,8 @@ def pin_shapes(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> list
                 f"--shape: input '{name}' has rank {len(stated)} "
                 f"({'x'.join(stated) or 'scalar'}), not {len(shape)} ({wanted})"
             )
+        if max(shape, default=0) > LARGEST_DIMENSION:
+            raise InputError(f"--shape: {wanted} is too large for input '{name}'")
         for dim, size in zip(tensor.shape.dim, shape, strict=False):
             if dim.HasField("dim_value") and dim.dim_value not in (0, -1, size):
                 raise InputError(

@@ -6,13 +6,14 @@ place refers to data that is there. Whatever a killed run left behind is removed
 
     OUT.onnx                  the model
     OUT.onnx.<sha256>.data    its external data, if it has any
-    .OUT.onnx.<pid>.tmp       being written
+    .OUT.onnx.<pid>-<n>.tmp   being written
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import os
 import re
 import shutil
@@ -21,11 +22,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-import psutil
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from ort_optim.errors import InputError
-from ort_optim.graph.load import LoadedModel, inner_tensors, load_model, tensors
+from ort_optim.graph.leftovers import remove_leftovers, temporary_beside
+from ort_optim.graph.load import (
+    PROTOBUF_LIMIT_BYTES,
+    LoadedModel,
+    inner_tensors,
+    load_model,
+    tensors,
+)
 from ort_optim.graph.weights import external_range, is_external, make_inline, size_bytes
 
 EXTERNAL_FROM_BYTES = 1024  # smaller tensors stay in the model file
@@ -34,14 +41,19 @@ ALIGNMENT_BYTES = 4096  # a page, so that the data can be mapped
 CHUNK_BYTES = 1 << 24
 
 _DATA_NAME = r"\.[0-9a-f]{64}\.data"
-_TEMPORARY_NAME = r"\.(\d+)\.tmp"
 
 
 def check_writable(out: Path) -> None:
     """Raise InputError if `out` can't be written; nothing is changed."""
-    folder = out.parent
-    if out.is_dir():
-        raise InputError(f"{out} is a directory: name the file to write")
+    try:
+        out = out.resolve()
+        folder = out.parent
+        if out.is_dir():
+            raise InputError(f"{out} is a directory: name the file to write")
+        if out.exists() and not out.is_file():
+            raise InputError(f"{out} is not a regular file: name the file to write")
+    except OSError as error:
+        raise InputError(f"{out} can't be written: {error.strerror}") from None
     if not folder.is_dir():
         raise InputError(f"the output folder {folder} does not exist: make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -51,29 +63,39 @@ def check_writable(out: Path) -> None:
 def clean_up(out: Path) -> None:
     """Remove what earlier runs for `out` left: temporary files and data nothing refers to.
 
-    Files of a process that is still running are left alone, and so is all data if the model in
-    place can't be read.
+    Files that a running process writes are left alone, so is data that any file in the folder
+    names (the model may have been copied or renamed), and all data if the model in place can't be
+    read.
     """
     out = out.resolve()
-    name = re.escape(out.name)
-    for path in out.parent.iterdir():
-        match = re.fullmatch(rf"\.{name}(?:\.data)?{_TEMPORARY_NAME}", path.name)
-        if match and not psutil.pid_exists(int(match[1])):
+    with _one_line_errors(out):
+        remove_leftovers(out)
+        pattern = re.escape(out.name) + _DATA_NAME
+        stale = {path for path in out.parent.iterdir() if re.fullmatch(pattern, path.name)}
+        if not stale:
+            return
+        if out.exists():
+            try:
+                stale -= set(load_model(out).data_files)
+            except InputError:
+                return
+        for path in stale - _named_in_files(stale, out.parent):
             path.unlink(missing_ok=True)
-    stale = {p for p in out.parent.iterdir() if re.fullmatch(name + _DATA_NAME, p.name)}
-    if not stale:
-        return
-    if out.exists():
-        with suppress(InputError):
-            stale -= set(load_model(out).data_files)
-            _remove(stale)
-    else:
-        _remove(stale)
 
 
-def _remove(paths: set[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
+def _named_in_files(paths: set[Path], folder: Path) -> set[Path]:
+    """Those of `paths` whose names occur in files of the folder that could be models."""
+    found: set[Path] = set()
+    for file in folder.iterdir():
+        if re.search(_DATA_NAME + "$", file.name) or not file.is_file():
+            continue
+        if 0 < file.stat().st_size <= PROTOBUF_LIMIT_BYTES:
+            with (
+                file.open("rb") as opened,
+                mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as raw,
+            ):
+                found |= {path for path in paths - found if raw.find(path.name.encode()) >= 0}
+    return found
 
 
 def save_model(model: ModelProto, folder: Path, out: Path, *, external: bool = False) -> int:
@@ -129,7 +151,7 @@ def _with_inline_data(model: ModelProto, folder: Path) -> ModelProto:
 def _write_external(model: ModelProto, folder: Path, out: Path) -> int:
     slim = ModelProto()
     slim.CopyFrom(model)
-    temporary = _temporary(out.with_name(out.name + ".data"))
+    temporary = temporary_beside(out.with_name(out.name + ".data"))
     placed: list[TensorProto] = []
     digest = hashlib.sha256()
     try:
@@ -197,14 +219,10 @@ def _chunks(tensor: TensorProto, folder: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of `path` in one step if the block ends well."""
-    temporary = _temporary(path)
+    temporary = temporary_beside(path)
     try:
         with temporary.open("wb") as file:
             yield file

@@ -19,6 +19,8 @@ from ort_optim.errors import InputError
 SKELETON_BYTES = 4096
 """Larger constants lose their data in a skeleton; shapes and axes are never that large."""
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
 Array = NDArray[np.generic]
 
 _BITS = {
@@ -73,11 +75,20 @@ def external_range(tensor: TensorProto, folder: Path) -> ByteRange:
         ) from None
     available = path.stat().st_size
     if offset < 0 or stated < length or offset + length > available:
+        if _is_lfs_pointer(path):
+            raise InputError(
+                f"external data '{location}' is a git-lfs pointer, not the data: run `git lfs pull`"
+            )
         raise InputError(
             f"external data '{location}' is too short for tensor '{tensor.name}': "
             f"needs bytes {offset} to {offset + length} of {available}"
         )
     return ByteRange(path, offset, length)
+
+
+def _is_lfs_pointer(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(LFS_POINTER)) == LFS_POINTER
 
 
 def resolve_location(location: str, folder: Path, tensor_name: str) -> Path:

@@ -33,14 +33,14 @@ def load_samples(path: Path, infos: Sequence[TensorInfo]) -> list[Feeds]:
     names, element types, ranks or shapes, arrays of Python objects, numbers of samples that differ
     between inputs.
     """
+    if not path.exists():
+        raise InputError(f"--data {path}: no such file or folder")
     if path.is_dir():
         samples = _from_folder(path, infos)
     elif path.suffix == ".npz":
         samples = _from_npz(path, infos)
-    elif path.exists():
-        raise InputError(f"--data {path}: give a .npz file or a folder of samples")
     else:
-        raise InputError(f"--data {path}: no such file or folder")
+        raise InputError(f"--data {path}: give a .npz file or a folder of samples")
     if not samples:
         raise InputError(f"--data {path}: holds no samples")
     return samples

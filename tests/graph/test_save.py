@@ -102,14 +102,14 @@ def test_what_a_killed_run_left_is_removed_but_not_a_living_one(tmp_path: Path) 
     out = tmp_path / "out.onnx"
     save_model(weighty(), tmp_path, out, external=True)
     dead = 2**22 - 1
-    for name in (f".out.onnx.{dead}.tmp", f".out.onnx.data.{dead}.tmp"):
+    for name in (f".out.onnx.{dead}-0.tmp", f".out.onnx.data.{dead}-1.tmp"):
         (tmp_path / name).write_bytes(b"half")
-    (tmp_path / f".out.onnx.{os.getpid()}.tmp").write_bytes(b"being written")
+    (tmp_path / f".out.onnx.{os.getpid()}-0.tmp").write_bytes(b"being written")
     (tmp_path / f"out.onnx.{'0' * 64}.data").write_bytes(b"stale")
     (tmp_path / f"other.onnx.{'0' * 64}.data").write_bytes(b"another model's")
     clean_up(out)
     left = names(tmp_path)
-    assert f".out.onnx.{os.getpid()}.tmp" in left
+    assert f".out.onnx.{os.getpid()}-0.tmp" in left
     assert f"other.onnx.{'0' * 64}.data" in left
     assert len(left) == 4
 
