@@ -13,6 +13,7 @@ from ort_optim.passes import (
     constant_nodes,
     dead_code,
     duplicate_weights,
+    gelu,
     hard_activations,
     identity,
     leaky_relu,
@@ -42,7 +43,6 @@ PASSES: tuple[Pass, ...] = (
     constant_nodes.PASS,  # from here on a constant has one form
     duplicate_weights.PASS,  # before common_subexpressions, which compares tensors by identity
     common_subexpressions.PASS,  # early: twins would each be rewritten
-    transposes.PASS,  # before all that fold into a layer what then stands beside it
     constant_folding.PASS,  # before all that ask for constant weights, axes and shapes
     shape_folding.PASS,  # it also finds shapes that onnx's inference misses, for the passes below
     static_conditions.PASS,  # after the folding that makes conditions and trip counts constant
@@ -59,9 +59,11 @@ PASSES: tuple[Pass, ...] = (
     split_concat.PASS,
     slices_to_split.PASS,  # after split_concat, which may need no part at all
     constant_chain.PASS,  # before affine: one constant is folded into a layer rather than two
+    transposes.PASS,  # before all that fold into a layer what then stands beside it
     clamp.PASS,  # before hard_activations, which knows Clip only
     hard_activations.PASS,  # before affine, which would take their last factor into the next layer
     standardization.PASS,  # before affine and linear, which would take its last factor
+    gelu.PASS,
     leaky_relu.PASS,
     batch_norm.PASS,  # before affine: a normalization between a layer and a factor goes first
     affine.PASS,
