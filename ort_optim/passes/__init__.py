@@ -28,6 +28,7 @@ from ort_optim.passes import (
     shape_folding,
     slice_chain,
     slices_to_split,
+    soft_activations,
     split_concat,
     standardization,
     static_conditions,
@@ -64,6 +65,7 @@ PASSES: tuple[Pass, ...] = (
     hard_activations.PASS,  # before affine, which would take their last factor into the next layer
     standardization.PASS,  # before affine and linear, which would take its last factor
     gelu.PASS,
+    soft_activations.PASS,
     leaky_relu.PASS,
     batch_norm.PASS,  # before affine: a normalization between a layer and a factor goes first
     affine.PASS,

@@ -21,6 +21,8 @@ WEIGHTS = {
     "SequenceAt": 11,  # becomes Squeeze
     "ConcatFromSequence": 11,  # becomes Concat
     "Div": 11,  # by a constant becomes Mul
+    "Mish": 85,  # becomes Exp and six cheap nodes
+    "Softplus": 65,  # the same, with Tanh and Mul after it
     "PRelu": 25,  # becomes Mul and Max
     "Pow": 21,  # to -1/2 becomes Sqrt and Reciprocal
     "Sub": 11,  # of a constant becomes Add
