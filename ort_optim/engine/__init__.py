@@ -5,10 +5,34 @@ worker.py   the process that imports onnxruntime: open, run, time
 source.py   a ModelProto with external data, made ready to travel
 values.py   NumPy values to ORT values and back
 wire.py     the messages between the two
+
+The names are loaded when they are first used: the worker imports this package on its way to its
+own module, and must start without what only the client needs.
 """
 
-from ort_optim.engine.client import Engine, EngineError
-from ort_optim.engine.source import make_source
-from ort_optim.engine.wire import ModelSource, TensorInfo, Value
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ort_optim.engine.client import Engine, EngineError
+    from ort_optim.engine.source import make_source
+    from ort_optim.engine.wire import ModelSource, TensorInfo, Value
+
+_HOMES = {
+    "Engine": "client",
+    "EngineError": "client",
+    "ModelSource": "wire",
+    "TensorInfo": "wire",
+    "Value": "wire",
+    "make_source": "source",
+}
 
 __all__ = ["Engine", "EngineError", "ModelSource", "TensorInfo", "Value", "make_source"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ort_optim.engine' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"ort_optim.engine.{_HOMES[name]}"), name)

@@ -11,12 +11,20 @@ import math
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto
 
 from ort_optim.engine.wire import Blob, ModelSource
 from ort_optim.graph.load import inner_tensors
-from ort_optim.graph.weights import external_range, is_external, make_inline, size_bytes, to_array
+from ort_optim.graph.weights import (
+    ByteRange,
+    external_range,
+    is_external,
+    make_inline,
+    size_bytes,
+    to_array,
+)
 
 MESSAGE_LIMIT_BYTES = 1_500_000_000
 SPILLED_BYTES = 1 << 20  # when a model is too large, tensors from this size on go to a file
@@ -42,7 +50,7 @@ def make_source(model: ModelProto, folder: Path, scratch: Path) -> ModelSource:
     for tensor in model.graph.initializer:
         if is_external(tensor):
             if _can_be_mapped(tensor):
-                blobs.append(_blob(tensor, folder))
+                blobs.append(_blob(tensor, external_range(tensor, folder)))
             else:
                 make_inline(tensor, folder)
     if too_large:
@@ -50,17 +58,19 @@ def make_source(model: ModelProto, folder: Path, scratch: Path) -> ModelSource:
     return ModelSource(proto=model.SerializeToString(), blobs=tuple(blobs))
 
 
+def _dtype(tensor: TensorProto) -> np.dtype[np.generic]:
+    return onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+
+
 def _can_be_mapped(tensor: TensorProto) -> bool:
     """Whether each element takes a whole number of bytes, and there is at least one."""
-    itemsize = int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
-    return 0 < size_bytes(tensor) == itemsize * math.prod(tensor.dims)
+    return 0 < size_bytes(tensor) == int(_dtype(tensor).itemsize) * math.prod(tensor.dims)
 
 
-def _blob(tensor: TensorProto, folder: Path) -> Blob:
-    where = external_range(tensor, folder)
+def _blob(tensor: TensorProto, where: ByteRange) -> Blob:
     return Blob(
         tensor.name,
-        tensor.data_type,
+        _dtype(tensor).name,
         tuple(tensor.dims),
         where.path,
         where.offset_bytes,
@@ -78,16 +88,7 @@ def _spill(model: ModelProto, scratch: Path) -> list[Blob]:
                 continue
             offset = file.tell()
             file.write(to_array(tensor, scratch).tobytes())
-            blobs.append(
-                Blob(
-                    tensor.name,
-                    tensor.data_type,
-                    tuple(tensor.dims),
-                    Path(file.name),
-                    offset,
-                    length,
-                )
-            )
+            blobs.append(_blob(tensor, ByteRange(Path(file.name), offset, length)))
             bare = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
             bare.data_location = TensorProto.EXTERNAL
             bare.external_data.add(key="location", value=Path(file.name).name)

@@ -1,4 +1,7 @@
-"""NumPy values to ONNX Runtime values and back, the types NumPy lacks included."""
+"""NumPy values to ONNX Runtime values and back, the types NumPy lacks included.
+
+Part of the worker, which starts without importing onnx: hence the table of element types.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,36 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
-import onnx
 import onnxruntime as ort
 
 from ort_optim.engine.wire import Blob, Value
 
-EXOTIC_TYPES = ("bfloat16", "float8", "int4", "int2", "float4")
-"""Element types that ORT's Python binding cannot turn into NumPy arrays."""
+ELEMENT_TYPES = {
+    "bfloat16": 16,
+    "float8_e4m3fn": 17,
+    "float8_e4m3fnuz": 18,
+    "float8_e5m2": 19,
+    "float8_e5m2fnuz": 20,
+    "uint4": 21,
+    "int4": 22,
+    "float4_e2m1fn": 23,
+    "float8_e8m0fnu": 24,
+    "uint2": 25,
+    "int2": 26,
+}
+"""onnx.TensorProto.DataType of the element types that ORT's binding can't make arrays of."""
 
-PACKED_BITS = {onnx.TensorProto.INT4: 4, onnx.TensorProto.UINT4: 4}
+PACKED_BITS = {"uint4": 4, "int4": 4, "float4_e2m1fn": 4, "uint2": 2, "int2": 2}
+
+_NAMES = {code: name for name, code in ELEMENT_TYPES.items()}
+_STEMS = ("bfloat16", "float8", "float4", "int4", "int2")
 
 
 def numpy_can_hold(ort_type: str) -> bool:
     """Whether `InferenceSession.run` can return a value of this type, such as "tensor(float)"."""
-    return not any(exotic in ort_type for exotic in EXOTIC_TYPES)
+    return not any(stem in ort_type for stem in _STEMS)
 
 
 def to_ort(feeds: Mapping[str, Value], *, always: bool = False) -> dict[str, Any]:
@@ -30,42 +48,45 @@ def to_ort(feeds: Mapping[str, Value], *, always: bool = False) -> dict[str, Any
 
 
 def _to_ort(value: Value, always: bool) -> Any:
-    if not isinstance(value, np.ndarray):
+    if not isinstance(value, np.ndarray) or value.dtype.kind in "OSU":
         return value
-    if value.dtype.kind in "OSU":
-        return value
-    if type(value.dtype.type(0)).__module__ != "numpy":  # bfloat16 and the float8 family
-        raw = np.ascontiguousarray(value).view(f"u{value.dtype.itemsize}")
-        element_type = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(raw, element_type)
+    if value.dtype.name in ELEMENT_TYPES:
+        return _from_bits(np.ascontiguousarray(value), value.dtype.name)
     return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value)) if always else value
+
+
+def _from_bits(array: np.ndarray[Any, Any], dtype_name: str) -> Any:
+    raw = array.view(f"u{array.dtype.itemsize}")
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(raw, ELEMENT_TYPES[dtype_name])
 
 
 def from_ort(value: Any) -> Value:
     """The array behind an OrtValue that `OrtValue.numpy` refuses; None for an empty optional."""
     if value is None or not value.has_value():
         return None
-    element_type = value.element_type()
+    name = _NAMES[value.element_type()]
+    dtype = np.dtype(getattr(ml_dtypes, name))
     shape = tuple(value.shape())
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(element_type)
     count = math.prod(shape)
-    bits = PACKED_BITS.get(element_type, dtype.itemsize * 8)
+    bits = PACKED_BITS.get(name, dtype.itemsize * 8)
     raw = np.frombuffer(ctypes.string_at(value.data_ptr(), (count * bits + 7) // 8), np.uint8)
-    if bits == 4:  # two elements a byte, the low half first
-        halves = np.stack([raw & 0xF, raw >> 4], axis=-1).reshape(-1)[:count].astype(np.int8)
-        if element_type == onnx.TensorProto.INT4:
-            halves = np.where(halves > 7, halves - 16, halves)
-        return halves.astype(dtype).reshape(shape)
+    if bits < 8:
+        raw = _unpack(raw, bits, count)
     return raw.view(dtype).reshape(shape)
+
+
+def _unpack(raw: np.ndarray[Any, Any], bits: int, count: int) -> np.ndarray[Any, Any]:
+    """Packed elements, the lowest bits first, to one byte each, as ml_dtypes holds them."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    return ((raw[:, None] >> shifts) & ((1 << bits) - 1)).reshape(-1)[:count].astype(np.uint8)
 
 
 def map_blob(blob: Blob) -> Any:
     """The tensor's bytes as an OrtValue over a read-only mapping of its file."""
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(blob.data_type)
     raw = np.memmap(
         blob.path, np.uint8, mode="r", offset=blob.offset_bytes, shape=(blob.length_bytes,)
     )
-    if type(dtype.type(0)).__module__ != "numpy":
-        array = raw.view(f"u{dtype.itemsize}").reshape(blob.shape)
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, blob.data_type)
-    return ort.OrtValue.ortvalue_from_numpy(raw.view(dtype).reshape(blob.shape))
+    if blob.dtype in ELEMENT_TYPES:
+        dtype = np.dtype(getattr(ml_dtypes, blob.dtype))
+        return _from_bits(raw.view(dtype).reshape(blob.shape), blob.dtype)
+    return ort.OrtValue.ortvalue_from_numpy(raw.view(blob.dtype).reshape(blob.shape))

@@ -29,7 +29,7 @@ class Blob:
     """Where the bytes of one tensor lie in a file."""
 
     name: str
-    data_type: int  # onnx.TensorProto.DataType
+    dtype: str  # NumPy's or ml_dtypes' name, such as "float32" or "bfloat16"
     shape: tuple[int, ...]
     path: Path
     offset_bytes: int

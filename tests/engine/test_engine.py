@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import ml_dtypes
@@ -158,3 +160,23 @@ def test_a_model_too_large_for_one_message_is_spilled(
     found = engine.run(engine.open(made), {"x": np.zeros(4000, np.float32)})["y"]
     np.testing.assert_array_equal(found, 2 * np.arange(4000))
     assert isinstance(onnx.load_from_string(before), onnx.ModelProto)
+
+
+@pytest.mark.parametrize("data_type", [TensorProto.INT4, TensorProto.UINT4])
+def test_packed_elements_come_out_one_by_one(engine: Engine, data_type: int) -> None:
+    values = [1, 7, 3] if data_type == TensorProto.UINT4 else [-8, 7, -1]
+    graph = helper.make_graph(
+        [helper.make_node("Cast", ["w"], ["y"], to=data_type)],
+        "g",
+        [],
+        [helper.make_tensor_value_info("y", data_type, [3])],
+        [helper.make_tensor("w", TensorProto.FLOAT, [3], values)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    assert engine.run(engine.open(model), {})["y"].astype(int).tolist() == values
+
+
+def test_the_worker_starts_without_onnx() -> None:
+    code = "import sys, ort_optim.engine.worker; print('onnx' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
