@@ -14,6 +14,7 @@ from ort_optim.passes import (
     dead_code,
     duplicate_weights,
     gelu,
+    global_pooling,
     hard_activations,
     identity,
     leaky_relu,
@@ -73,6 +74,7 @@ PASSES: tuple[Pass, ...] = (
     linear.PASS,  # after affine, which takes what it can into the weights
     cheap_arithmetic.PASS,  # after standardization, which knows the forms that it changes
     padding.PASS,
+    global_pooling.PASS,
     lrn.PASS,
     zero_states.PASS,  # last: earlier passes may still want the bias of zeros they find
 )

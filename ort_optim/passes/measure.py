@@ -23,6 +23,8 @@ WEIGHTS = {
     "Div": 11,  # by a constant becomes Mul
     "Mish": 85,  # becomes Exp and six cheap nodes
     "Softplus": 65,  # the same, with Tanh and Mul after it
+    "ReduceMean": 11,  # of all spatial axes becomes GlobalAveragePool
+    "AveragePool": 11,  # the same
     "PRelu": 25,  # becomes Mul and Max
     "Pow": 21,  # to -1/2 becomes Sqrt and Reciprocal
     "Sub": 11,  # of a constant becomes Add
