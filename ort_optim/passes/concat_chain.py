@@ -22,11 +22,10 @@ def rewrite(node: Node, graph: Graph, ctx: Context) -> None:
         for tensor in node.inputs
         if (before := producer(tensor, "Concat")) is not None
         and sole_consumer(before.outputs[0]) is node  # (1)
+        and _same_axis(node, before)  # (2)
     ]
     if not inner:
-        return None
-    if not all(_same_axis(node, before) for before in inner):  # (2)
-        return ctx.refuse(NAME, node, "the Concat before it has another axis")
+        return
     if ctx.fuel(NAME, node, f"takes in {len(inner)} Concat before it"):
         inputs: list[Tensor] = []
         for tensor in node.inputs:
@@ -35,7 +34,6 @@ def rewrite(node: Node, graph: Graph, ctx: Context) -> None:
         graph.replace(node, "Concat", inputs, **node.attrs)
         for before in inner:
             graph.remove(before)
-    return None
 
 
 def _same_axis(outer: Node, inner: Node) -> bool:

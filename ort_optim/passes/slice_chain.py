@@ -3,8 +3,9 @@
     Slice(Slice(x, axis i), axis j)        =>  Slice(x, axes i and j)
     Slice(Slice(x, [s, e)), [s', e'))      =>  Slice(x, [s + s', min(e, s + e')))
 
-(1) nothing else reads the first; (2) on an axis that both slice, the steps are 1, and no bound is
-negative or the length of the axis is known.
+(1) the first goes: nothing else reads it than Slices, and it is merged into all of them at once;
+(2) on an axis that both slice, the steps are 1, and no bound is negative or the length of the axis
+is known.
 """
 
 from __future__ import annotations
@@ -12,41 +13,50 @@ from __future__ import annotations
 from ort_optim.graph.view import Dim, Graph, Node
 from ort_optim.passes.base import Context, NodePass
 from ort_optim.passes.edits import drop_unused
-from ort_optim.passes.match import producer, sole_consumer
 from ort_optim.passes.movement import END, Window, slice_inputs, windows
 
 NAME = "slice-chain"
 
 
 def rewrite(node: Node, graph: Graph, ctx: Context) -> None:
-    """Merge the Slice before this one into it."""
-    before = producer(node.inputs[0], "Slice")
-    if before is None or before.graph is not graph:
+    """Merge one Slice into the Slices that read it."""
+    out = node.outputs[0]
+    readers = [reader for reader in out.outputs if reader.is_op("Slice") and reader.graph is graph]
+    if not readers or out.is_output:
         return None
-    if sole_consumer(before.outputs[0]) is not node:  # (1)
-        return ctx.refuse(NAME, node, "something else reads the Slice before it")
-    inner, outer = windows(before), windows(node)
-    if inner is None or outer is None:
-        return ctx.refuse(NAME, node, "bounds or axes are known only at run time")
-    source = before.inputs[0]
-    merged = dict(inner)
-    for axis, window in outer.items():
-        both = window
-        if axis in inner:
-            dim = source.shape[axis] if source.shape is not None else None
-            joined = _joined(inner[axis], window, dim)
-            if joined is None:
-                return ctx.refuse(NAME, node, f"both slice axis {axis}, not from the front")
-            both = joined
-        merged[axis] = both
-    if not ctx.fuel(NAME, node, "takes in the Slice before it"):
+    if len(readers) < len(out.outputs):  # (1)
+        return ctx.refuse(NAME, node, "not only Slices read it")
+    merged = [_merged(node, reader) for reader in readers]
+    taken = [each for each in merged if not isinstance(each, str)]
+    if len(taken) < len(merged):
+        return ctx.refuse(NAME, node, next(each for each in merged if isinstance(each, str)))
+    if not ctx.fuel(NAME, node, f"goes into {len(readers)} Slices after it"):
         return None
-    old = [*before.inputs[1:], *node.inputs[1:]]
-    inputs, attrs = slice_inputs(graph, source, merged, node.key)
-    graph.replace(node, "Slice", inputs, **attrs)
-    graph.remove(before)
+    source, old = node.inputs[0], list(node.inputs[1:])
+    for reader, wanted in zip(readers, taken, strict=True):
+        old.extend(reader.inputs[1:])
+        inputs, attrs = slice_inputs(graph, source, wanted, reader.key)
+        graph.replace(reader, "Slice", inputs, **attrs)
+    graph.remove(node)
     drop_unused(graph, old)
     return None
+
+
+def _merged(first: Node, second: Node) -> dict[int, Window] | str:
+    """The windows of both together, or why that can't be told."""
+    inner, outer = windows(first), windows(second)
+    if inner is None or outer is None or second.inputs[0] is not first.outputs[0]:
+        return "bounds or axes are known only at run time"
+    shape = first.inputs[0].shape
+    merged = dict(inner)
+    for axis, window in outer.items():
+        both: Window | None = window
+        if axis in inner:
+            both = _joined(inner[axis], window, None if shape is None else shape[axis])
+        if both is None:
+            return f"both slice axis {axis}, not from the front"
+        merged[axis] = both
+    return merged
 
 
 def _joined(first: Window, second: Window, dim: Dim) -> Window | None:  # (2)
