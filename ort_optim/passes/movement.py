@@ -12,7 +12,6 @@ Names used here
     Window, windows                    of a Slice: one half-open range for each axis
     slice_inputs                       the inputs and attributes of a Slice of these windows
     only_moves_ones                    whether a permutation leaves the order of the data as it is
-    transposed                         a constant with its axes permuted
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ort_optim.graph.view import Constant, Dim, Graph, Node, Tensor
+from ort_optim.graph.view import Dim, Graph, Node, Tensor
 from ort_optim.passes.match import attr, axes_of, input_or_none, ints, rank
 
 END = np.iinfo(np.int64).max
@@ -185,9 +184,3 @@ def _slice_part(node: Node, name: str, index: int) -> tuple[int, ...] | None:
     if name in node.attrs:
         return tuple(node.attrs[name])
     return ints(input_or_none(node, index))
-
-
-def transposed(constant: Constant, perm: Sequence[int], graph: Graph) -> Constant:
-    """The constant with its axes permuted."""
-    values = np.ascontiguousarray(np.transpose(constant.values, perm))
-    return graph.constant(values, f"{constant.name}_transposed")

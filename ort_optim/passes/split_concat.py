@@ -23,7 +23,15 @@ from itertools import accumulate
 from ort_optim.graph.view import Graph, Node, Tensor, Variable
 from ort_optim.passes.base import Context, NodePass
 from ort_optim.passes.edits import drop, drop_unused
-from ort_optim.passes.match import attr, input_or_none, ints, producer, rank, sole_consumer
+from ort_optim.passes.match import (
+    attr,
+    input_or_none,
+    ints,
+    is_used,
+    producer,
+    rank,
+    sole_consumer,
+)
 from ort_optim.passes.movement import END, Window, normalized_axis, slice_inputs, windows
 
 NAME = "split-concat"
@@ -80,13 +88,14 @@ def _concat(node: Node, graph: Graph, ctx: Context) -> None:
                 graph.replace(node, "Slice", given, **attrs)
                 break
             made = graph.variable(f"{node.key}_slice")
-            graph.insert([graph.make("Slice", given, [made], attrs, like=node)], at=node)
+            slice_node = Node("Slice", given, [made], attrs, graph.fresh_name(made.name))
+            graph.insert([slice_node], at=node)
             inputs.append(made)
     else:
         graph.replace(node, "Concat", inputs, **node.attrs)
     for piece in old:
         before = producer(piece)
-        if before is not None and before.op == "Slice" and not piece.outputs:
+        if before is not None and before.op == "Slice" and not is_used(piece):
             constants = before.inputs[1:]
             graph.remove(before)
             drop_unused(graph, constants)

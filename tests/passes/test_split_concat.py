@@ -80,6 +80,16 @@ def test_slices_that_are_read_elsewhere_stay(engine: Engine) -> None:
     assert check(engine, model, PASSES).ops == {"Slice": 2, "Concat": 1}
 
 
+def test_a_part_that_is_an_output_stays_when_the_whole_is_read(engine: Engine) -> None:
+    model = model_of(
+        "g (float[7] x, float[1] z) => (float[8] y, float[3] a) "
+        "{ a = Slice(x, n, p)\n b = Slice(x, p, q)\n y = Concat<axis = 0>(z, a, b) }",
+        weights={"n": _i64(0), "p": _i64(3), "q": _i64(7)},
+    )
+    outcome = check(engine, model, PASSES)
+    assert outcome.ops == {"Slice": 1, "Concat": 1}
+
+
 def test_a_gap_stays(engine: Engine) -> None:
     model = model_of(
         "g (float[7] x) => (float[P] y) "
