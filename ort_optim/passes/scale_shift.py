@@ -42,7 +42,9 @@ def rewrite(node: Node, graph: Graph, ctx: Context) -> None:
     shift = outer[1]
     if graph.opset < 9 or math.prod(factor.shape) * math.prod(shift.shape) == 1:
         return None
-    if rank(x) != 4 or not isinstance(x.shape[1], int):
+    if rank(x) != 4:  # (2)
+        return None
+    if not isinstance(x.shape[1], int):
         return ctx.refuse(NAME, node, "the number of channels is not known")  # (2)
     if factor.dtype not in (np.float32, np.float64):
         return ctx.refuse(NAME, node, "the type is neither float nor double")  # (1)
