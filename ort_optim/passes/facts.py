@@ -13,7 +13,8 @@ from ort_optim.graph.view import Constant, Graph, Node, Tensor, Variable
 from ort_optim.passes import symbolic
 from ort_optim.passes.constants import constant_value
 from ort_optim.passes.match import attr
-from ort_optim.passes.shape_inference import Shape, output_shapes
+from ort_optim.passes.shape_inference import BROADCASTING, Shape, output_shapes
+from ort_optim.passes.shape_slices import Limits
 from ort_optim.passes.shape_values import MAX_ELEMENTS, Value, of_array, outputs_of, vector
 from ort_optim.passes.symbolic import Poly, Size
 
@@ -29,11 +30,15 @@ class Facts:
     """
 
     def __init__(self, root: Graph) -> None:
-        self._shapes: dict[Tensor, list[Size]] = {}
-        self._values: dict[Tensor, Value | None] = {}
-        self._meaning: dict[str, Size] = {}
+        self._limits = Limits()
         self._numbers = itertools.count()
-        self._visit(root)
+        learnt = -1
+        while learnt < len(self._limits):  # what is learnt holds for earlier nodes too
+            learnt = len(self._limits)
+            self._shapes: dict[Tensor, list[Size]] = {}
+            self._values: dict[Tensor, Value | None] = {}
+            self._meaning: dict[str, Size] = {}
+            self._visit(root)
 
     def shape(self, tensor: Tensor) -> list[Size] | None:
         """The sizes of a tensor; None if its rank is unknown."""
@@ -86,7 +91,9 @@ class Facts:
             known = self.shape(tensor) if tensor.name else None
             shapes.append(None if known is None else list(known))
         values = [self.value(tensor) if tensor.name else None for tensor in node.inputs]
-        found = output_shapes(node, shapes, values)
+        if node.is_op(*BROADCASTING) and node.graph is not None and node.graph.parent is None:
+            self._limits.learn(shapes)
+        found = output_shapes(node, shapes, values, self._limits)
         for out, shape in zip(node.outputs, found, strict=True):
             if out.name:
                 self._settle_shape(out, shape)

@@ -19,22 +19,24 @@ from ort_optim.graph.view import Node
 from ort_optim.passes import symbolic
 from ort_optim.passes.match import attr
 from ort_optim.passes.shape_arithmetic import Element
-from ort_optim.passes.shape_values import Value, axes_given, slice_bounds
+from ort_optim.passes.shape_slices import Limits, sliced_shape
+from ort_optim.passes.shape_values import Value, axes_given
 from ort_optim.passes.shape_windows import WINDOWS
 from ort_optim.passes.symbolic import Poly, Size
 
 Shape = list[Size | None]
 Shapes = Sequence[Shape | None]
 Values = Sequence[Value | None]
-BEYOND_ANY_SIZE = 2**31 - 1  # exporters write this or more for "to the end"
 
 Rule = Callable[[Node, Shapes, Values], Shape | None]
 
 
-def output_shapes(node: Node, shapes: Shapes, values: Values) -> list[Shape | None]:
+def output_shapes(node: Node, shapes: Shapes, values: Values, limits: Limits) -> list[Shape | None]:
     """The shapes of the node's outputs; None where no rule tells."""
     made: list[Shape | None] = [None] * len(node.outputs)
     try:
+        if node.is_op("Slice"):
+            return [sliced_shape(node, shapes[0], values, limits)]
         if node.is_op("Split"):
             return _split(node, shapes, values) or made
         if node.is_op(*RULES):
@@ -157,46 +159,6 @@ def _total(sizes: Sequence[Size | None]) -> Size | None:
     for size in sizes:
         total = None if total is None or size is None else symbolic.add(total, size)
     return total
-
-
-def _slice(node: Node, shapes: Shapes, values: Values) -> Shape | None:
-    bounds = slice_bounds(node, values)
-    if shapes[0] is None or bounds is None:
-        return None
-    made = list(shapes[0])
-    for axis, start, end, step in bounds:
-        size = made[axis]
-        made[axis] = None if size is None else _sliced(size, _dim(start), _dim(end), step)
-    return made
-
-
-def _sliced(size: Size, start: Size | None, end: Size | None, step: Element) -> Size | None:
-    """Elements left of an axis, where both bounds provably lie within it."""
-    if step != 1 or start is None or end is None:
-        return None
-    first, last = _clamped(start, size), _clamped(end, size)
-    if first is None or last is None:
-        return None
-    length = symbolic.subtract(last, first)
-    if length is None or not symbolic.is_natural(length):
-        return None
-    return length
-
-
-def _clamped(bound: Size, size: Size) -> Size | None:
-    """Where a bound of a Slice lies, in 0..size."""
-    if isinstance(bound, int) and abs(bound) >= BEYOND_ANY_SIZE:
-        return size if bound > 0 else 0
-    if symbolic.is_natural(bound):
-        order = symbolic.compare(bound, size)
-        if order is None:
-            return None
-        return size if order >= 0 else bound
-    if symbolic.compare(bound, 0) == -2:
-        from_start = symbolic.add(size, bound)
-        if from_start is not None and symbolic.is_natural(from_start):
-            return from_start
-    return None
 
 
 def _matmul(node: Node, shapes: Shapes, values: Values) -> Shape | None:
@@ -333,7 +295,7 @@ def _same(node: Node, shapes: Shapes, values: Values) -> Shape | None:
 
 SAME_IN_CONTRIB = ("Gelu", "FastGelu", "QuickGelu", "BiasGelu", "SkipLayerNormalization")
 
-_BROADCASTING = (
+BROADCASTING = (
     *("Add", "Sub", "Mul", "Div", "Mod", "Pow", "Max", "Min", "Mean", "Sum", "Where", "PRelu"),
     *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor"),
 )
@@ -364,7 +326,6 @@ RULES: dict[str, Rule] = {
     "Tile": _tile,
     "Range": _range,
     "Concat": _concat,
-    "Slice": _slice,
     "Gather": _gather,
     "GatherElements": _second,
     "Pad": _pad,
@@ -373,7 +334,7 @@ RULES: dict[str, Rule] = {
     "ArgMax": _arg_reduced,
     "ArgMin": _arg_reduced,
     **WINDOWS,
-    **dict.fromkeys(_BROADCASTING, _elementwise),
+    **dict.fromkeys(BROADCASTING, _elementwise),
     **dict.fromkeys(_REDUCTIONS, _reduced),
     **dict.fromkeys(_SAME, _same),
 }

@@ -495,3 +495,48 @@ def test_random_arithmetic_keeps_its_result_for_any_size(
     engine: Engine, model: onnx.ModelProto, n: int, m: int
 ) -> None:
     check(engine, model, PASSES, feeds={"x": np.zeros((n, m, 3), np.float32)})
+
+
+MASKED = """g (float[n, m, n] x) => (float[a] y) {
+    s = Shape(x)
+    n = Slice(s, zero, one)
+    cut = Slice(mask, zero, n, zero)
+    z = Where(cut, x, low)
+    zs = Shape(z)
+    k = Slice(zs, two, three)
+    km = Slice(zs, zero, two)
+    t = Concat<axis = 0>(km, k)
+    p = Reshape(z, t)
+    cs = Shape(cut)
+    c = Gather(cs, first)
+    cn = Sub(c, n)
+    cl = Concat<axis = 0>(cn, last)
+    q = Pad(flat, cl)
+    f = Reshape(p, minus)
+    y = Concat<axis = 0>(f, q)
+}"""
+
+
+def masked(rows: int) -> onnx.ModelProto:
+    return model_of(
+        MASKED,
+        weights={
+            **{name: i64(value) for value, name in enumerate(["zero", "one", "two", "three"])},
+            "first": i64(0),
+            "last": i64(0),
+            "minus": i64(-1),
+            "mask": np.arange(rows) % 2 == 0,
+            "low": np.float32(-1e4),
+            "flat": np.zeros(1, np.float32),
+        },
+    )
+
+
+def test_a_cut_mask_that_meets_its_size_is_as_long_as_that(engine: Engine) -> None:
+    outcome = check_sizes(engine, masked(8), [(4, 3, 4), (1, 2, 1), (8, 1, 8)])
+    assert "Sub" not in outcome.ops
+
+
+def test_a_cut_mask_of_one_row_tells_nothing_of_the_size(engine: Engine) -> None:
+    outcome = check_sizes(engine, masked(1), [(1, 3, 1)])
+    assert outcome.ops["Sub"] == 1
