@@ -2,6 +2,7 @@
 
 from ort_optim.passes import (
     affine,
+    arange,
     batch_norm,
     cast_chain,
     cheap_arithmetic,
@@ -47,6 +48,7 @@ PASSES: tuple[Pass, ...] = (
     common_subexpressions.PASS,  # early: twins would each be rewritten
     constant_folding.PASS,  # before all that ask for constant weights, axes and shapes
     shape_folding.PASS,  # it also finds shapes that onnx's inference misses, for the passes below
+    arange.PASS,  # after the folding of those whose length is known
     static_conditions.PASS,  # after the folding that makes conditions and trip counts constant
     static_sequences.PASS,  # after it: an unfolded Loop leaves sequences that are known
     identity.PASS,
