@@ -46,6 +46,7 @@ PASSES: tuple[Pass, ...] = (
     constant_nodes.PASS,  # from here on a constant has one form
     duplicate_weights.PASS,  # before common_subexpressions, which compares tensors by identity
     common_subexpressions.PASS,  # early: twins would each be rewritten
+    leaky_relu.PASS,  # before constant_folding, which would make the Expand of a slope a weight
     constant_folding.PASS,  # before all that ask for constant weights, axes and shapes
     shape_folding.PASS,  # it also finds shapes that onnx's inference misses, for the passes below
     arange.PASS,  # after the folding of those whose length is known
@@ -69,7 +70,6 @@ PASSES: tuple[Pass, ...] = (
     standardization.PASS,  # before affine and linear, which would take its last factor
     gelu.PASS,
     soft_activations.PASS,
-    leaky_relu.PASS,
     batch_norm.PASS,  # before affine: a normalization between a layer and a factor goes first
     affine.PASS,
     scale_shift.PASS,  # of what affine could not give to a layer

@@ -4,10 +4,12 @@
 (2) PRelu(x, s), all elements of s at most 1        =>  Max(x, x * s)
 (3) Max(x, x * a), a at most 1                      =>  LeakyRelu(x; a)
 (4) Relu(x) - s * Relu(-x), Relu(x) + (-s) * ...    =>  PRelu(x, s), and then (1) or (2)
+(5) PRelu(x, Expand(s, shape))                      =>  PRelu(x, s), and then (1) or (2)
 
-For s <= 1, x * s is below x exactly where x is positive. Conditions: (5) float32, s constant and
-not zero in (2), where Max would make NaN of an infinite x; (6) s does not enlarge x; (7) nothing
-else reads what disappears.
+For s <= 1, x * s is below x exactly where x is positive. A slope is broadcast to x and never
+enlarges it, so what an Expand in (5) does is done anyway. Conditions: (6) float32, s constant and
+not zero in (2), where Max would make NaN of an infinite x; (7) s does not enlarge x in (1), (2)
+and (4); (8) nothing else reads what disappears.
 
 ONNX Runtime's PRelu branches on each element. Measured, one thread, ms, between Neg and Relu:
 
@@ -38,7 +40,7 @@ NAME = "leaky-relu"
 
 def rewrite(node: Node, graph: Graph, ctx: Context) -> None:
     """Rewrite one PRelu, Max, Add or Sub."""
-    if graph.opset < 8 or element_type(node) != np.float32:  # (5)
+    if graph.opset < 8 or element_type(node) != np.float32:  # (6)
         return
     if node.is_op("PRelu"):
         _faster(node, graph, ctx)
@@ -49,20 +51,26 @@ def rewrite(node: Node, graph: Graph, ctx: Context) -> None:
 
 
 def _faster(node: Node, graph: Graph, ctx: Context) -> None:
-    """Cases (1) and (2)."""
+    """Cases (1), (2) and (5)."""
     x, slope = node.inputs
+    expand = producer(slope, "Expand")
+    if expand is not None:
+        if not ctx.fuel(NAME, node, f"its slope is broadcast by PRelu, not by {expand.key}"):  # (5)
+            return None
+        node = graph.replace(node, "PRelu", [x, expand.inputs[0]])
+        slope = expand.inputs[0]
     values = constant(slope)
     if values is None or values.size == 0:
         return ctx.refuse(NAME, node, "its slope is not a constant")
     if len(values.shape) > _least_rank(x):
-        return ctx.refuse(NAME, node, "its slope may have more dimensions than its input")  # (6)
+        return ctx.refuse(NAME, node, "its slope may have more dimensions than its input")  # (7)
     slopes = values.astype(np.float64)
     if np.all(slopes == slopes.flat[0]):
         if ctx.fuel(NAME, node, f"LeakyRelu of {x.name}"):
             graph.replace(node, "LeakyRelu", [x], alpha=float(slopes.flat[0]))
         return None
     if not np.all(slopes <= 1) or np.any(slopes == 0):
-        return ctx.refuse(NAME, node, "a slope is above one, or zero")  # (5)
+        return ctx.refuse(NAME, node, "a slope is above one, or zero")  # (6)
     if ctx.fuel(NAME, node, f"Max of {x.name} and its product with the slope"):
         scaled = compute("Mul", [x, slope], "scaled", at=node)
         graph.replace(node, "Max", [x, scaled])
@@ -78,7 +86,7 @@ def _from_max(node: Node, graph: Graph, ctx: Context) -> None:
         scaled = scalar_operand(product) if product is not None else None
         if product is None or scaled is None or scaled[0] is not x or not scaled[1] <= 1:
             continue
-        if sole_consumer(other) is not node:  # (7)
+        if sole_consumer(other) is not node:  # (8)
             ctx.refuse(NAME, node, "something else reads the scaled input")
         elif ctx.fuel(NAME, node, f"LeakyRelu of {x.name}"):
             graph.replace(node, "LeakyRelu", [x], alpha=scaled[1])
@@ -99,7 +107,7 @@ def _from_sum(node: Node, graph: Graph, ctx: Context) -> None:
         if above.inputs[0] is not x or sole_consumer(scaled) is not node or values is None:
             continue
         if not _keeps_shape(factor, x):
-            return ctx.refuse(NAME, node, "its slope may enlarge its input")  # (6)
+            return ctx.refuse(NAME, node, "its slope may enlarge its input")  # (7)
         if ctx.fuel(NAME, node, f"PRelu of {x.name}"):
             sign = 1 if node.is_op("Sub") else -1
             slope: Array = np.asarray(sign * values, values.dtype)
@@ -111,7 +119,7 @@ def _from_sum(node: Node, graph: Graph, ctx: Context) -> None:
 
 
 def _scaled_negative_part(tensor: Tensor) -> tuple[Variable, Constant, list[Node]] | None:
-    """x, s and the nodes of s * Relu(-x), of which nothing else reads a part (7)."""
+    """x, s and the nodes of s * Relu(-x), of which nothing else reads a part (8)."""
     product = producer(tensor, "Mul")
     if product is None:
         return None

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from ort_optim.engine import Engine
@@ -113,3 +114,17 @@ def test_named_nodes_keep_distinct_names(engine: Engine) -> None:
     names = [node.name for node in check(engine, model, PASSES).model.graph.node]
     assert len(set(names)) == 2
     assert names[-1] == "prelu"
+
+
+@pytest.mark.parametrize(
+    ("slope", "ops"), [(per_channel(0.5, 0.5, 0.5), {"LeakyRelu": 1}),
+                       (per_channel(0.1, 0.2, 0.3), {"Mul": 1, "Max": 1}),
+                       (per_channel(0.1, 2.0, 0.3), {"PRelu": 1})]
+)  # fmt: skip
+def test_an_expanded_slope_is_read_as_it_is(
+    engine: Engine, slope: Any, ops: dict[str, int]
+) -> None:
+    model = graph("e = Expand(s, shape)\n y = PRelu(x, e)", slope)
+    shape = np.array([1, 3, 4, 5], np.int64)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(shape, "shape"))
+    assert check(engine, model, PASSES).ops == ops
