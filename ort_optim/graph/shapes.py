@@ -8,8 +8,12 @@ import numpy as np
 import onnx
 from onnx import TypeProto
 
+from ort_optim.graph.load import subgraphs
 from ort_optim.graph.merge import skeleton
 from ort_optim.graph.view import Dim, Graph, Variable
+
+OPSET_OF_WRONG_SLICES = 10
+_GIVEN = ":given"  # no name that a file's tensor is likely to have
 
 
 def infer(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -28,7 +32,41 @@ def annotate(root: Graph) -> None:
 
     Value infos in the file are not trusted. Symbolic dimensions are str, unknown ones None.
     """
-    _annotate(root, infer(skeleton(root)).graph)
+    model = skeleton(root)
+    inferred = infer(model)
+    if root.opset == OPSET_OF_WRONG_SLICES:
+        inferred = _distrust_slices(model, inferred)
+    _annotate(root, inferred.graph)
+
+
+def _distrust_slices(model: onnx.ModelProto, inferred: onnx.ModelProto) -> onnx.ModelProto:
+    """Inference anew, on `model` changed so that no Slice keeps a symbolic dimension.
+
+    At opset 10 onnx lets a sliced axis keep the symbol of the axis before. Such a Slice becomes an
+    Identity of an input that has its output's shape, unknown where it was symbolic.
+    """
+    suspects = {}
+    for graph in subgraphs(inferred.graph):
+        types = {info.name: info.type for info in [*graph.output, *graph.value_info]}
+        slices = [node.output[0] for node in graph.node if node.op_type == "Slice"]
+        for name in slices:
+            if name in types and any(
+                isinstance(dim, str) for dim in describe(types[name])[1] or ()
+            ):
+                suspects[name] = types[name]
+    if not suspects:
+        return inferred
+    for graph in subgraphs(model.graph):
+        for node in graph.node:
+            if node.op_type != "Slice" or node.output[0] not in suspects:
+                continue
+            given = f"{node.output[0]}{_GIVEN}"
+            node.CopyFrom(onnx.helper.make_node("Identity", [given], list(node.output)))
+            value = onnx.ValueInfoProto(name=given, type=suspects[node.output[0]])
+            for dim in value.type.tensor_type.shape.dim:
+                dim.ClearField("dim_param")
+            model.graph.input.append(value)
+    return infer(model)
 
 
 def _annotate(graph: Graph, proto: onnx.GraphProto) -> None:

@@ -11,6 +11,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from ort_optim.graph import load_model
 from ort_optim.graph.merge import is_changed, merge
+from ort_optim.graph.shapes import annotate
 from ort_optim.graph.view import Constant, Graph, view
 from tests.conftest import SHARED_MODELS
 from tests.passes.harness import model_of
@@ -221,3 +222,19 @@ def test_a_loaded_model_knows_its_folder(own_models: Path) -> None:
     loaded = load_model(path)
     assert loaded.folder == own_models
     assert loaded.size_bytes == path.stat().st_size
+
+
+def test_a_slice_at_opset_10_does_not_keep_the_symbol_of_what_it_slices() -> None:
+    model = model_of(
+        "g (float[N,3,H,4] x) => (float[A,B,C,D] y)"
+        "{ s = Slice(x, one, big, two, one)\n y = Relu(s) }",
+        opset=10,
+        weights={"one": np.array([1]), "big": np.array([2**63 - 1]), "two": np.array([2])},
+    )
+    root = view(model, Path())
+    annotate(root)
+    for node in root.nodes:
+        N, C, H, W = node.outputs[0].shape
+        assert (C, W) == (3, 4)
+        assert N not in ("H", 3, 4)
+        assert H != "H"
