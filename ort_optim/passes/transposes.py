@@ -28,6 +28,13 @@ Measured with all other passes on, one thread, ONNX Runtime optimizing: XFeat 19
 GTCRN 337 become 331, a re-identification network with NHWC outputs 427 become 417, each as fast as
 before or up to 2% faster: ONNX Runtime moves Transposes as well, one at a time. What it can't do is
 fold what then stands beside a convolution.
+
+Names used here
+    _Region, _region   what could move for one p, found from its Transposes outwards
+    _Use, _use         maker and readers of a tensor
+    _cut, _parts       which operators move, and which of them together
+    _Part, _move_part  one rewrite: what it gains, its conditions
+    _apply, _replace   the rewrite itself
 """
 
 from __future__ import annotations
