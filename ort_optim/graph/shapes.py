@@ -30,9 +30,13 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
 def annotate(root: Graph) -> None:
     """Set `dtype` and `shape` of every variable to what inference finds, None where nothing.
 
-    Value infos in the file are not trusted. Symbolic dimensions are str, unknown ones None.
+    Value infos in the file are not trusted, nor are the shapes declared for outputs: ORT runs
+    models whose outputs come out in other shapes. Symbolic dimensions are str, unknown ones None.
     """
     model = skeleton(root)
+    for output in model.graph.output:
+        if output.type.HasField("tensor_type"):
+            output.type.tensor_type.ClearField("shape")
     inferred = infer(model)
     if root.opset == OPSET_OF_WRONG_SLICES:
         inferred = _distrust_slices(model, inferred)
@@ -70,11 +74,8 @@ def _distrust_slices(model: onnx.ModelProto, inferred: onnx.ModelProto) -> onnx.
 
 
 def _annotate(graph: Graph, proto: onnx.GraphProto) -> None:
-    found = {
-        info.name: info.type for info in [*proto.input, *proto.value_info] if info.HasField("type")
-    }
-    for info in proto.output:  # an output's declared shape may be looser than the inferred one
-        found.setdefault(info.name, info.type)
+    named = [*proto.input, *proto.value_info, *proto.output]
+    found = {info.name: info.type for info in named if info.HasField("type")}
     for variable in _own_variables(graph):
         dtype, shape = describe(found.get(variable.name))
         variable.dtype, variable.shape = dtype, shape

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,7 +11,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from ort_optim.engine import Engine
+from ort_optim.graph.view import view
 from ort_optim.passes import constant_folding, constant_nodes, dead_code, shape_folding
+from ort_optim.passes.base import Context
+from ort_optim.passes.driver import run_passes
 from tests.passes.harness import Outcome, apply, check, model_of
 
 PASSES = (dead_code.PASS, constant_nodes.PASS, constant_folding.PASS, shape_folding.PASS)
@@ -540,3 +544,12 @@ def test_a_cut_mask_that_meets_its_size_is_as_long_as_that(engine: Engine) -> No
 def test_a_cut_mask_of_one_row_tells_nothing_of_the_size(engine: Engine) -> None:
     outcome = check_sizes(engine, masked(1), [(1, 3, 1)])
     assert outcome.ops["Sub"] == 1
+
+
+def test_a_shape_that_the_file_declares_for_an_output_is_not_believed(engine: Engine) -> None:
+    model = model_of(
+        """g (float[n, 4] x) => (float[1, 4] y, int64[2] s) { y = Relu(x)  s = Shape(y) }"""
+    )
+    root = view(model, Path())
+    run_passes(root, Context(engine), PASSES)
+    assert [node.op for node in root.nodes] == ["Relu", "Shape"]
