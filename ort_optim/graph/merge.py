@@ -20,6 +20,8 @@ _REBUILT_FIELDS = frozenset(
     {"node", "initializer", "sparse_initializer", "value_info", "quantization_annotation"}
 )
 
+FIRST_IR_WITH_PLAIN_INITIALIZERS = 4
+
 Keep = Callable[[TensorProto], TensorProto]
 """What becomes of an initializer's proto on its way into the merged model."""
 
@@ -32,11 +34,15 @@ def merge(root: Graph) -> onnx.ModelProto:
         return model
     _copy_fields(root.model.proto, model, skip=frozenset({"graph"}))
     _fill(model.graph, root, _as_is)
+    if model.graph.initializer:
+        # Passes make initializers that are no graph inputs, which older versions did not know.
+        model.ir_version = max(model.ir_version, FIRST_IR_WITH_PLAIN_INITIALIZERS)
     return model
 
 
 def skeleton(root: Graph) -> onnx.ModelProto:
-    """As `merge`, but large initializers keep only type and shape, and value infos are left out.
+    """As `merge`, but large initializers keep only type and shape, and value infos and the shapes
+    of outputs are left out.
 
     This is what shape inference works on: small, and free of shapes that may be wrong.
     """
@@ -85,7 +91,11 @@ def _fill(
     for constant in graph.constants.values():
         names.add(constant.name)
         _add_constant(proto, constant, keep)
-    if with_value_info:
+    if not with_value_info:
+        for value in proto.output:
+            if value.type.HasField("tensor_type"):
+                value.type.tensor_type.ClearField("shape")
+    else:
         proto.value_info.extend(info for info in graph.proto.value_info if info.name in names)
     proto.quantization_annotation.extend(
         note for note in graph.proto.quantization_annotation if note.tensor_name in names

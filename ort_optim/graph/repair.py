@@ -23,12 +23,12 @@ from onnx import FunctionProto, GraphProto, ModelProto, helper
 from ort_optim.errors import InputError
 from ort_optim.graph import weights
 from ort_optim.graph.load import subgraphs
+from ort_optim.graph.merge import FIRST_IR_WITH_PLAIN_INITIALIZERS
 from ort_optim.graph.order import sort_graph
 from ort_optim.graph.scopes import make_names_unique
 from ort_optim.graph.shapes import infer
 
 FIRST_IR_WITH_IMPORTS = 3
-FIRST_IR_WITH_PLAIN_INITIALIZERS = 4  # from here on an initializer need not be a graph input
 LARGEST_DIMENSION = 2**63 - 1
 STANDARD_DOMAINS = ("", "ai.onnx")
 

@@ -14,6 +14,7 @@ Names used here
 from __future__ import annotations
 
 import itertools
+import math
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
@@ -58,7 +59,9 @@ class Weight(LazyValues):  # type: ignore[misc]
         values = tensor.values if isinstance(tensor, onnx.SparseTensorProto) else tensor
         self.shape = tuple(tensor.dims)
         self.dtype = onnx.helper.tensor_dtype_to_np_dtype(values.data_type)
-        self.nbytes = weights.size_bytes(values)
+        self.nbytes = (
+            math.prod(self.shape) * weights.size_bytes(values) // max(1, math.prod(values.dims))
+        )
 
     def load(self) -> Array:
         """The dense values."""
