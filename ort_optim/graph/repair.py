@@ -134,12 +134,11 @@ def _freeze(model: ModelProto, keep: bool) -> Iterator[str]:
             model.graph.input, {i for i, name in enumerate(names_in_order) if name not in frozen}
         )
         yield f"{len(frozen)} weights were listed as graph inputs: frozen"
+    all_are_inputs = len(also_inputs) == len(names) and keep
     old = model.ir_version
-    if old < FIRST_IR_WITH_PLAIN_INITIALIZERS and (len(also_inputs) < len(names) or not keep):
-        # without weights too: passes may add some
+    if names and not all_are_inputs and old < FIRST_IR_WITH_PLAIN_INITIALIZERS:
         model.ir_version = FIRST_IR_WITH_PLAIN_INITIALIZERS
-        if names:
-            yield f"IR version {old} raised to {model.ir_version}: weights are no graph inputs"
+        yield f"IR version {old} raised to {model.ir_version}: weights are no graph inputs"
 
 
 def _order(model: ModelProto) -> Iterator[str]:

@@ -34,9 +34,6 @@ def annotate(root: Graph) -> None:
     models whose outputs come out in other shapes. Symbolic dimensions are str, unknown ones None.
     """
     model = skeleton(root)
-    for output in model.graph.output:
-        if output.type.HasField("tensor_type"):
-            output.type.tensor_type.ClearField("shape")
     inferred = infer(model)
     if root.opset == OPSET_OF_WRONG_SLICES:
         inferred = _distrust_slices(model, inferred)
