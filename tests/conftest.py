@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ort_optim.engine import Engine
+from tests.toolbox import ROOT, LastingEngine
 
-ROOT = Path(__file__).resolve().parents[1]
 SHARED_MODELS = ROOT.parent / "shared" / "models"
 
 
@@ -17,6 +17,14 @@ SHARED_MODELS = ROOT.parent / "shared" / "models"
 def engine() -> Iterator[Engine]:
     with Engine(threads=1, timeout_s=120) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def lasting_engine() -> Iterator[LastingEngine]:
+    """For `monkeypatch.setattr(pipeline, "Engine", lasting_engine.lend)`."""
+    running = LastingEngine(threads=1, timeout_s=120)
+    yield running
+    running.shut_down()
 
 
 @pytest.fixture(scope="session")

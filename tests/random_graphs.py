@@ -228,6 +228,8 @@ def power(b: _Builder, x: Value) -> None:
 
 
 def transpose(b: _Builder, x: Value) -> None:
+    if not x.rank:
+        raise UnfitError
     perm = b.draw(st.permutations(range(x.rank)))
     name = b.node("Transpose", [x.name], perm=perm)
     moved = b.add(name, [x.shape[axis] for axis in perm])

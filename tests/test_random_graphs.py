@@ -10,7 +10,7 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
-from ort_optim.engine import Engine
+from ort_optim.engine import Engine, EngineError
 from ort_optim.graph.merge import merge
 from ort_optim.graph.repair import repair
 from ort_optim.graph.view import view
@@ -67,13 +67,17 @@ def check(engine: Engine, graph: RandomGraph) -> None:
     except Exception as error:
         raise AssertionError(f"the graph itself does not run: {error}") from error
     assume(scale < LARGEST)
+    try:
+        wanted = run(engine, model, graph.feeds)
+    except EngineError:  # ORT removes Casts that only a subgraph reads, whatever the level
+        assume(False)
     root = view(model, Path())
     context = Context(engine)
     run_passes(root, context, PASSES)
     result = merge(root)
     told = "\n".join(f"{r.number} {r.pass_name} {r.node}: {r.detail}" for r in context.rewrites)
     shown = f"{onnx.printer.to_text(model)}\n{told}\n{onnx.printer.to_text(result)}"
-    wanted, got = run(engine, model, graph.feeds), run(engine, result, graph.feeds)
+    got = run(engine, result, graph.feeds)
     assert list(got) == list(wanted), shown
     for name, value in wanted.items():
         assert (got[name].dtype, got[name].shape) == (value.dtype, value.shape), shown

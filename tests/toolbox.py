@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 
 from ort_optim.engine import Engine
-from tests.conftest import ROOT
 
+ROOT = Path(__file__).resolve().parents[1]
 Snapshot = Mapping[str, bytes]
 
 
@@ -113,3 +113,14 @@ def save_with_data(
 def arguments_of(*values: str | Path) -> Sequence[str]:
     """Command-line arguments as text."""
     return [str(value) for value in values]
+
+
+class LastingEngine(Engine):
+    """An engine that many runs of `optimize` borrow, so that not each starts a process."""
+
+    def lend(self, **_: object) -> LastingEngine:
+        """Stands for `Engine(...)`."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The lender shuts down."""
