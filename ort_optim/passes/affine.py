@@ -14,7 +14,9 @@ one link at a time. `folding.py` has the conditions all of these share. Here:
 (2) x has the layer's number of channels, which needs to be known where c comes before the layer;
 (3) a divisor has no zero: c / L(x) is not linear and stays;
 (4) operators before opset 7 broadcast by attributes, and are left alone;
-(5) a MatMul of matrices takes an addend as Gemm, any other MatMul only a factor: ONNX Runtime
+(5) c is not the last factor of a GELU, nor the scale or bias of a normalization, written out: with
+    it ONNX Runtime fuses those, without it does not;
+(6) a MatMul of matrices takes an addend as Gemm, any other MatMul only a factor: ONNX Runtime
     runs MatMul and Add of higher rank better than a Gemm between two Reshapes.
 """
 
@@ -51,7 +53,9 @@ def rewrite(node: Node, graph: Graph, ctx: Context) -> None:
     after = sole_consumer(node.outputs[0], "Conv", "ConvTranspose", "Gemm", "MatMul")
     if after is not None and after.inputs[0] is node.outputs[0]:
         layer = layer_of(after)
-        if isinstance(layer, str):
+        if _ends_fused_pattern(x):
+            ctx.refuse(NAME, node, "ONNX Runtime fuses it with what comes before")  # (5)
+        elif isinstance(layer, str):
             ctx.refuse(NAME, node, f"{after.op} after it: {layer}")
         else:
             _fold_before(node, x, constant, layer, graph, ctx)
@@ -130,6 +134,23 @@ def _fold_through_bias(
     graph.replace(add, "Add", [made if tensor is bias else tensor for tensor in add.inputs])
     graph.bypass(node, x)
     return True
+
+
+def _ends_fused_pattern(x: Tensor) -> bool:
+    """Whether x is x' * (1 + erf(.)), x' * (1 + tanh(.)) or d / sqrt(.), maybe scaled (5)."""
+    node = producer(x, "Mul", "Div")
+    if node is None:
+        return False
+    if node.is_op("Div"):
+        return producer(node.inputs[1], "Sqrt") is not None
+    for factor in node.inputs:
+        gate = producer(factor, "Add")
+        if gate is not None and any(producer(each, "Erf", "Tanh") for each in gate.inputs):
+            return True
+        quotient = producer(factor, "Div")
+        if quotient is not None and producer(quotient.inputs[1], "Sqrt") is not None:
+            return True
+    return False
 
 
 def _fold_before(

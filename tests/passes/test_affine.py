@@ -318,6 +318,24 @@ def test_integers_and_old_broadcasting_stay(engine: Engine) -> None:
     assert apply(engine, legacy, PASSES).ops == {"Conv": 1, "Mul": 1}
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "u = Div(x, k)\n e = Erf(u)\n p = Add(e, k)\n m = Mul(x, p)\n c = Mul(m, k)",
+        "s = Abs(x)\n t = Sqrt(s)\n n = Div(x, t)\n c = Mul(n, g)",
+        "s = Abs(x)\n t = Sqrt(s)\n n = Div(x, t)\n m = Mul(n, g)\n c = Add(m, g)",
+    ],
+)
+def test_the_end_of_what_the_runtime_fuses_stays(engine: Engine, body: str) -> None:
+    model = model_of(
+        f"g (float[2, 3] x) => (float[2, 4] y) {{ {body}\n y = MatMul(c, w) }}",
+        weights={"w": normal(3, 4), "k": np.float32(0.5), "g": normal(3)},
+    )
+    outcome = check(engine, model, PASSES)
+    assert not outcome.context.rewrites
+    assert outcome.reasons == ["ONNX Runtime fuses it with what comes before"]
+
+
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
