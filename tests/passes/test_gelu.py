@@ -69,7 +69,10 @@ def test_the_tanh_form(engine: Engine, polynomial: str, product: str) -> None:
     newer = check(engine, graph(body), PASSES)
     assert newer.ops == {"Gelu": 1}
     older = check(engine, graph(body, opset=13), PASSES)
-    assert older.ops == {"Mul": 4, "Add": 1, "Sigmoid": 1}
+    if "Pow(x, three)" in body and "Mul(x, half)" in body:
+        assert older.reasons == ["ONNX Runtime fuses this form"]
+    else:
+        assert older.ops == {"Mul": 4, "Add": 1, "Sigmoid": 1}
 
 
 def test_another_cubic_takes_the_sigmoid_form_in_every_opset(engine: Engine) -> None:
