@@ -61,7 +61,7 @@ def rewrite(node: Node, graph: Graph, ctx: Context) -> None:
         return ctx.refuse(NAME, node, value)
     if not ctx.fuel(NAME, node, f"takes in the {before.op} before it"):
         return None
-    k = graph.constant(value, f"{outer.c.name}_joined")
+    k = graph.constant(value, f"{node.key}_constant")
     if family is _PRODUCTS:
         graph.replace(node, "Mul", [inner.x, k])
     elif inner.sign * outer.sign > 0:
