@@ -196,7 +196,7 @@ class _Run:
         self.warnings.append(f"rewritten without verification: {reason}")
         with self._stage("rewrite"):
             candidate = rewriter.candidate(Plan(disabled=self.config.disable))
-        candidate.model.metadata_props.add(key=UNVERIFIED_MARK, value=reason)
+        _mark_unverified(candidate.model, reason)
         return Outcome(candidate, reason=reason)
 
     @contextmanager
@@ -207,6 +207,12 @@ class _Run:
             yield
         finally:
             self.seconds[name] = time.perf_counter() - started
+
+
+def _mark_unverified(model: ModelProto, reason: str) -> None:
+    entries = {entry.key: entry for entry in model.metadata_props}
+    entry = entries.get(UNVERIFIED_MARK) or model.metadata_props.add(key=UNVERIFIED_MARK)
+    entry.value = reason
 
 
 def _check_pass_names(disabled: frozenset[str]) -> None:

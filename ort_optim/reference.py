@@ -5,6 +5,7 @@ open_reference    tries both in ONNX Runtime and says which of them runs, or why
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,11 @@ BEYOND_THIS_ORT = (
 """What ORT says of models that are sound but need kernels, operator sets or versions it lacks."""
 
 LONGEST_REASON = 300  # characters of an ORT message that are worth showing
+
+_SOURCE_LOCATION = re.compile(
+    r"/\S*onnxruntime\S*:\d+ "  # file and line, then the function
+    r"(?:[\w:<>*&~, ]*::~?\w+\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with [^\]]*\])? )?"
+)
 
 
 @dataclass(frozen=True)
@@ -54,13 +60,14 @@ def open_reference(
         try:
             return Reference(model, source, engine.open(source), is_repaired)
         except (EngineError, WorkerError) as error:
-            complaint = shorten(str(error))
-            if isinstance(error, WorkerError) or any(mark in complaint for mark in BEYOND_THIS_ORT):
+            said = str(error)
+            complaint = shorten(said)
+            if isinstance(error, WorkerError) or any(mark in said for mark in BEYOND_THIS_ORT):
                 return Unrunnable(complaint)
     raise InputError(f"{original.path} is not a valid model, ONNX Runtime says: {complaint}")
 
 
 def shorten(message: str) -> str:
-    """An ORT message on one line, without its tail of source locations."""
-    line = " ".join(message.split())
+    """An ORT message on one line, without the file and function that it was written in."""
+    line = _SOURCE_LOCATION.sub("", " ".join(message.split()))
     return line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 1] + "…"

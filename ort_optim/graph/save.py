@@ -7,6 +7,9 @@ place refers to data that is there. Whatever a killed run left behind is removed
     OUT.onnx                  the model
     OUT.onnx.<sha256>.data    its external data, if it has any
     .OUT.onnx.<pid>-<n>.tmp   being written
+
+A link as OUT is replaced, never written through: what it leads to may belong to a hub's cache, and
+external data must lie beside the name that the model is opened by.
 """
 
 from __future__ import annotations
@@ -45,9 +48,8 @@ _DATA_NAME = r"\.[0-9a-f]{64}\.data"
 
 def check_writable(out: Path) -> None:
     """Raise InputError if `out` can't be written; nothing is changed."""
+    folder = out.parent
     try:
-        out = out.resolve()
-        folder = out.parent
         if out.is_dir():
             raise InputError(f"{out} is a directory: name the file to write")
         if out.exists() and not out.is_file():
@@ -60,6 +62,11 @@ def check_writable(out: Path) -> None:
         raise InputError(f"the output folder {folder} is read-only")
 
 
+def _place(out: Path) -> Path:
+    """The path without links among its folders."""
+    return out.parent.resolve() / out.name
+
+
 def clean_up(out: Path) -> None:
     """Remove what earlier runs for `out` left: temporary files and data nothing refers to.
 
@@ -67,7 +74,7 @@ def clean_up(out: Path) -> None:
     names (the model may have been copied or renamed), and all data if the model in place can't be
     read.
     """
-    out = out.resolve()
+    out = _place(out)
     with _one_line_errors(out):
         remove_leftovers(out)
         pattern = re.escape(out.name) + _DATA_NAME
@@ -104,7 +111,7 @@ def save_model(model: ModelProto, folder: Path, out: Path, *, external: bool = F
     Data goes to an external file if `external` is set or the model is too large for one message.
     Raises InputError if the disk is full or may not be written; `out` is then as it was.
     """
-    out = out.resolve()
+    out = _place(out)
     total = model.ByteSize() + sum(size_bytes(t) for t in tensors(model) if is_external(t))
     with _one_line_errors(out):
         if not external and total <= INLINE_LIMIT_BYTES:
@@ -118,7 +125,7 @@ def copy_model(loaded: LoadedModel, out: Path) -> int:
     With external data and another folder the data is written anew beside `out`, and the model
     refers to it there.
     """
-    out = out.resolve()
+    out = _place(out)
     if loaded.data_files and loaded.folder.resolve() != out.parent:
         fresh = load_model(loaded.path)
         return save_model(fresh.model, fresh.folder, out, external=True)
