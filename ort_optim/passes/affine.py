@@ -30,7 +30,7 @@ from ort_optim.graph.view import Constant, Graph, Node, Tensor, Variable
 from ort_optim.passes.base import Context, NodePass
 from ort_optim.passes.folding import Terms, into_consumer, into_producer
 from ort_optim.passes.layers import OPS, Layer, channel_vector, fold_after, layer_of, replace_layer
-from ort_optim.passes.match import producer, rank, sole_consumer
+from ort_optim.passes.match import ends_fused_pattern, producer, rank, sole_consumer
 
 NAME = "affine"
 
@@ -53,7 +53,7 @@ def rewrite(node: Node, graph: Graph, ctx: Context) -> None:
     after = sole_consumer(node.outputs[0], "Conv", "ConvTranspose", "Gemm", "MatMul")
     if after is not None and after.inputs[0] is node.outputs[0]:
         layer = layer_of(after)
-        if _ends_fused_pattern(x):
+        if ends_fused_pattern(x):
             ctx.refuse(NAME, node, "ONNX Runtime fuses it with what comes before")  # (5)
         elif isinstance(layer, str):
             ctx.refuse(NAME, node, f"{after.op} after it: {layer}")
@@ -134,23 +134,6 @@ def _fold_through_bias(
     graph.replace(add, "Add", [made if tensor is bias else tensor for tensor in add.inputs])
     graph.bypass(node, x)
     return True
-
-
-def _ends_fused_pattern(x: Tensor) -> bool:
-    """Whether x is x' * (1 + erf(.)), x' * (1 + tanh(.)) or d / sqrt(.), maybe scaled (5)."""
-    node = producer(x, "Mul", "Div")
-    if node is None:
-        return False
-    if node.is_op("Div"):
-        return producer(node.inputs[1], "Sqrt") is not None
-    for factor in node.inputs:
-        gate = producer(factor, "Add")
-        if gate is not None and any(producer(each, "Erf", "Tanh") for each in gate.inputs):
-            return True
-        quotient = producer(factor, "Div")
-        if quotient is not None and producer(quotient.inputs[1], "Sqrt") is not None:
-            return True
-    return False
 
 
 def _fold_before(

@@ -130,3 +130,24 @@ def is_visible_in(tensor: Tensor, graph: Graph) -> bool:
             return True
         at = at.parent
     return False
+
+
+def ends_fused_pattern(x: Tensor) -> bool:
+    """Whether `x` is all but the last step of a written-out GELU or normalization.
+
+    That is x' * (1 + erf(.)), x' * (1 + tanh(.)) or d / sqrt(.), maybe scaled. ONNX Runtime fuses
+    these with the factor, or the scale and bias, that comes next, and not without it.
+    """
+    node = producer(x, "Mul", "Div")
+    if node is None:
+        return False
+    if node.is_op("Div"):
+        return producer(node.inputs[1], "Sqrt") is not None
+    for factor in node.inputs:
+        gate = producer(factor, "Add")
+        if gate is not None and any(producer(each, "Erf", "Tanh") for each in gate.inputs):
+            return True
+        quotient = producer(factor, "Div")
+        if quotient is not None and producer(quotient.inputs[1], "Sqrt") is not None:
+            return True
+    return False

@@ -6,7 +6,10 @@
 
 Conditions: (1) every element of the constant is the neutral one, (2) broadcasting leaves the
 shape of x as it is, (3) x + (+0) makes +0 of -0, which only a division can tell: refused where
-the result is a divisor. The rest is exact for every x, infinities and NaN included.
+the result is a divisor; the rest is exact for every x, infinities and NaN included, (4) a vector
+stays where ONNX Runtime looks for it: the scale and bias of a written-out normalization, the bias
+of a MatMul. Without them its LayerNormalization, Attention and BiasGelu are not made (a BERT with
+untrained biases runs as 211 nodes instead of 55).
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import numpy as np
 from ort_optim.graph.view import Constant, Graph, Node, Tensor
 from ort_optim.passes.base import Context, NodePass
 from ort_optim.passes.edits import drop
-from ort_optim.passes.match import rank, same_shape
+from ort_optim.passes.match import ends_fused_pattern, producer, rank, same_shape
 
 NAME = "neutral-operand"
 
@@ -46,7 +49,9 @@ def rewrite(node: Node, graph: Graph, ctx: Context) -> None:
         x, other = other, x
     if isinstance(x, Constant) or not _is_filled_with(other, _NEUTRAL[node.op]):  # (1)
         return
-    if not _leaves_shape(x, other, node):  # (2)
+    if len(other.shape) == 1 and _is_fused_with(x):  # (4)
+        ctx.refuse(NAME, node, "ONNX Runtime fuses it with what comes before")
+    elif not _leaves_shape(x, other, node):  # (2)
         ctx.refuse(NAME, node, "broadcasting may change the shape")
     elif node.op in ("Add", "Sub") and _is_divisor(node.outputs[0]):  # (3)
         ctx.refuse(NAME, node, "the result is a divisor, where the sign of zero matters")
@@ -76,6 +81,10 @@ def _leaves_shape(x: Tensor, other: Tensor, node: Node) -> bool:
     if known is not None and len(other.shape) <= known and math.prod(other.shape) == 1:
         return True
     return same_shape(x, node.outputs[0])
+
+
+def _is_fused_with(x: Tensor) -> bool:
+    return producer(x, "MatMul") is not None or ends_fused_pattern(x)
 
 
 def _is_divisor(tensor: Tensor) -> bool:

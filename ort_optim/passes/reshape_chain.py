@@ -15,7 +15,9 @@ regrouping P that reads x:
     0, else R's inferred output shape with 0 for a dimension of x that stays where it is, and -1
     for at most one unknown. 0 and -1 together fail on an empty tensor, so not both, unless some
     Reshape of the chain has them already;
-(4) P must go: (2) and (3) are done for all readers of P at once or not at all.
+(4) P must go: (2) and (3) are done for all readers of P at once or not at all;
+(5) the two Unsqueezes of an attention mask, 1 - Unsqueeze(Unsqueeze(m)), stay: ONNX Runtime's
+    Attention is not made without both.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import numpy as np
 from ort_optim.graph.view import Constant, Graph, Node, Tensor
 from ort_optim.passes.base import Context, NodePass
 from ort_optim.passes.edits import drop, drop_unused
-from ort_optim.passes.match import attr, input_or_none, ints, rank, same_shape
+from ort_optim.passes.match import attr, input_or_none, ints, rank, same_shape, sole_consumer
 from ort_optim.passes.movement import (
     normalized_axis,
     only_moves_ones,
@@ -66,6 +68,9 @@ def rewrite(node: Node, graph: Graph, ctx: Context) -> None:
             readers.remove(reader)
     if out.is_output or not readers or len(readers) != len(out.outputs):  # (4)
         return
+    if _makes_mask(node, readers):  # (5)
+        ctx.refuse(NAME, node, "ONNX Runtime's attention looks for both")
+        return
     plans = [_plan(node, reader) for reader in readers]
     known = [plan for plan in plans if plan is not None]
     if len(known) < len(readers) or graph.opset < 5:
@@ -80,6 +85,15 @@ def rewrite(node: Node, graph: Graph, ctx: Context) -> None:
         _apply(reader, source, plan, graph)
     graph.remove(node)
     drop_unused(graph, old)
+
+
+def _makes_mask(node: Node, readers: Sequence[Node]) -> bool:
+    if node.op != "Unsqueeze" or [reader.op for reader in readers] != ["Unsqueeze"]:
+        return False
+    last = readers[0].outputs[0]
+    cast = sole_consumer(last, "Cast")
+    after = sole_consumer(last if cast is None else cast.outputs[0], "Sub")
+    return after is not None and isinstance(after.inputs[0], Constant)
 
 
 def is_regrouping(node: Node) -> bool:

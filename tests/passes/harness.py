@@ -44,9 +44,7 @@ def model_of(
         onnx.numpy_helper.from_array(np.asarray(value), name)
         for name, value in (weights or {}).items()
     )
-    return helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8
-    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
 def feeds_for(model: onnx.ModelProto, seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:

@@ -122,3 +122,30 @@ def test_a_mixed_condition_stays(engine: Engine) -> None:
         weights={"c": np.array([True, False, True])},
     )
     assert not check(engine, model, PASSES).context.rewrites
+
+
+def test_what_onnx_runtime_fuses_keeps_its_vectors(engine: Engine) -> None:
+    model = model_of(
+        """g (float[2, 3, 4] x) => (float[2, 3, 4] y) {
+            p = MatMul(x, w)
+            y = Add(p, zeros)
+        }""",
+        weights={"w": np.ones((4, 4), np.float32), "zeros": np.zeros(4, np.float32)},
+    )
+    outcome = check(engine, model, PASSES)
+    assert outcome.ops == {"MatMul": 1, "Add": 1}
+    assert "fuses it" in outcome.reasons[0]
+
+
+def test_a_scale_of_ones_behind_a_normalization_stays(engine: Engine) -> None:
+    model = model_of(
+        """g (float[2, 4] d, float[2, 1] v) => (float[2, 4] y) {
+            a = Abs(v)
+            s = Sqrt(a)
+            q = Div(d, s)
+            m = Mul(q, ones)
+            y = Add(m, zeros)
+        }""",
+        weights={"ones": np.ones(4, np.float32), "zeros": np.zeros(4, np.float32)},
+    )
+    assert check(engine, model, PASSES).ops["Mul"] == 1

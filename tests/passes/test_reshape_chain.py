@@ -191,3 +191,21 @@ def test_a_chain_in_a_branch_that_reads_from_outside_is_left_apart(engine: Engin
         weights={"c": _i64(3, 2), "d": _i64(6)},
     )
     assert check(engine, model, PASSES).ops == {"Reshape": 3, "If": 1}
+
+
+def test_the_two_unsqueezes_of_an_attention_mask_stay(engine: Engine) -> None:
+    model = model_of(
+        """g (float[2, 3] m) => (float[2, 1, 1, 3] y) {
+            a = Unsqueeze(m, one)
+            b = Unsqueeze(a, two)
+            y = Sub(c, b)
+        }""",
+        weights={
+            "one": np.array([1]),
+            "two": np.array([2]),
+            "c": np.array(1, np.float32),
+        },
+    )
+    outcome = check(engine, model, PASSES)
+    assert outcome.ops == {"Unsqueeze": 2, "Sub": 1}
+    assert "attention" in outcome.reasons[0]
