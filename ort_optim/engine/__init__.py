@@ -2,7 +2,8 @@
 
 client.py   Engine: what the rest of the package calls; starts, watches and restarts the worker
 worker.py   the process that imports onnxruntime: open, run, time
-source.py   a ModelProto with external data, made ready to travel
+source.py   a ModelProto, made ready to travel
+spill.py    heavy weights in a file of the run, which both sides map
 values.py   NumPy values to ORT values and back
 wire.py     the messages between the two
 
@@ -16,20 +17,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ort_optim.engine.client import Engine, EngineError
+    from ort_optim.engine.client import Engine, EngineError, StartError
     from ort_optim.engine.source import make_source
+    from ort_optim.engine.spill import Spill, unload
     from ort_optim.engine.wire import ModelSource, TensorInfo, Value
 
 _HOMES = {
     "Engine": "client",
     "EngineError": "client",
     "ModelSource": "wire",
+    "Spill": "spill",
+    "StartError": "client",
     "TensorInfo": "wire",
     "Value": "wire",
     "make_source": "source",
+    "unload": "spill",
 }
 
-__all__ = ["Engine", "EngineError", "ModelSource", "TensorInfo", "Value", "make_source"]
+__all__ = [
+    "Engine",
+    "EngineError",
+    "ModelSource",
+    "Spill",
+    "StartError",
+    "TensorInfo",
+    "Value",
+    "make_source",
+    "unload",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import onnx
@@ -26,36 +25,44 @@ class EngineError(OrtOptimError):
     """ONNX Runtime refused a model or failed to run it; the message is ORT's, on one line."""
 
 
+class StartError(OrtOptimError):
+    """The worker does not come up: onnxruntime can't be imported, say. No model is to blame."""
+
+
+START_SECONDS = 120.0  # what the imports of a worker may take on a busy machine
+
+
 class Engine:
     """Runs models in a worker process, so that a crash or a hang of ORT takes only that.
 
     The process starts at the first call (or at `start`). After a crash or a time-out the call
-    raises WorkerError, all handles are gone, and the next call gets a fresh process.
+    raises WorkerError, all handles are gone, and the next call gets a fresh process. Where no
+    process comes up at all, every call raises StartError.
     """
 
     def __init__(self, threads: int = 1, timeout_s: float = 600.0) -> None:
         self.threads = threads
         self.timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_up = False
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the engine
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ort_optim-engine")
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.shut_down()
 
     def start(self) -> None:
         """Start the worker now, so that its imports overlap with the caller's work."""
+        if not sys.executable:
+            raise StartError("ONNX Runtime can't be started: this Python does not know its program")
         if self._process is None:
+            self._is_up = False
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ort_optim.engine.worker"],
+                # -P: nothing is imported from the current folder, which may be a downloaded one
+                [sys.executable, "-P", "-m", "ort_optim.engine.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
@@ -120,12 +127,11 @@ class Engine:
         self.start()
         assert self._process is not None
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        self._await_start()
         try:
             pickle.dump((verb, arguments), self._process.stdin, protocol=5)
             self._process.stdin.flush()
-            pending = self._reader.submit(pickle.load, self._process.stdout)
-            reply: Reply = pending.result(timeout=self.timeout_s)
+            reply = self._receive(self.timeout_s)
         except FutureTimeout:
             self._kill()
             raise WorkerError(
@@ -136,6 +142,27 @@ class Engine:
         if reply.error is not None:
             raise EngineError(reply.error)
         return reply.value
+
+    def _await_start(self) -> None:
+        """Wait for the worker's first word, which says that its imports went well."""
+        if self._is_up:
+            return
+        try:
+            self._receive(START_SECONDS)
+        except FutureTimeout:
+            self._kill()
+            raise StartError(
+                f"ONNX Runtime's process did not start within {START_SECONDS:g} s"
+            ) from None
+        except (EOFError, OSError, pickle.UnpicklingError):
+            raise StartError(f"ONNX Runtime can't be started: {self._autopsy()}") from None
+        self._is_up = True
+
+    def _receive(self, timeout_s: float) -> Reply:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        reply: Reply = self._reader.submit(pickle.load, self._process.stdout).result(timeout_s)
+        return reply
 
     def _autopsy(self) -> str:
         """How the worker died: its signal or exit code, and its last words."""

@@ -1,7 +1,8 @@
 """The worker process: `python -m ort_optim.engine.worker`, spoken to over stdin and stdout.
 
 It reads pickled `(verb, arguments)` pairs, calls the method of that name on `Sessions` and
-answers with a `Reply`. A crash or an endless loop inside ONNX Runtime ends this process only.
+answers with a `Reply`; the first one, unasked, says that it is up. A crash or an endless loop
+inside ONNX Runtime ends this process only.
 """
 
 from __future__ import annotations
@@ -147,8 +148,11 @@ def _read_requests(source: IO[bytes], requests: queue.SimpleQueue[Any]) -> None:
     while True:
         try:
             requests.put(pickle.load(source))
-        except (EOFError, OSError, pickle.UnpicklingError):
+        except EOFError:
             os._exit(0)
+        except BaseException as error:  # no memory for the request, say: nobody would answer it
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
 
 
 def main() -> None:
@@ -156,8 +160,9 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever native code prints must not land among the answers
     with contextlib.suppress(OSError):  # if memory runs out, this process goes first
-        Path("/proc/self/oom_score_adj").write_text("1000")
+        Path("/proc/self/oom_score_adj").write_text("500")
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    _send(answers, Reply(ort.__version__))
     threading.Thread(target=_read_requests, args=(sys.stdin.buffer, requests), daemon=True).start()
     sessions = Sessions()
     while True:
@@ -166,8 +171,12 @@ def main() -> None:
             reply = Reply(getattr(sessions, verb)(*arguments))
         except Exception as error:
             reply = Reply(error=" ".join(str(error).split()) or type(error).__name__)
-        pickle.dump(reply, answers, protocol=5)
-        answers.flush()
+        _send(answers, reply)
+
+
+def _send(answers: IO[bytes], reply: Reply) -> None:
+    pickle.dump(reply, answers, protocol=5)
+    answers.flush()
 
 
 if __name__ == "__main__":

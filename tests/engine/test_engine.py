@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,8 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from ort_optim.engine import Engine, EngineError, make_source
-from ort_optim.errors import WorkerError
+from ort_optim.engine import Engine, EngineError, Spill, StartError, make_source, unload
+from ort_optim.errors import InputError, WorkerError
 from ort_optim.graph import load_model
 from ort_optim.graph.save import save_model
 from tests.passes.harness import model_of
@@ -142,13 +143,17 @@ def test_external_data_is_mapped_also_through_a_link(engine: Engine, tmp_path: P
     np.testing.assert_array_equal(found, np.arange(1, 4001))
 
 
-def test_a_model_too_large_for_one_message_is_spilled(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ort_optim.engine import source
+@pytest.fixture
+def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models of a few kB count as heavy."""
+    from ort_optim.engine import spill
 
-    monkeypatch.setattr(source, "MESSAGE_LIMIT_BYTES", 10_000)
-    monkeypatch.setattr(source, "SPILLED_BYTES", 8_000)
+    monkeypatch.setattr(spill, "HEAVY_MODEL_BYTES", 10_000)
+    monkeypatch.setattr(spill, "HEAVY_TENSOR_BYTES", 8_000)
+
+
+@pytest.mark.usefixtures("low_limits")
+def test_heavy_weights_do_not_travel(engine: Engine, tmp_path: Path) -> None:
     model = model_of(
         "g (float[4000] x) => (float[4000] y) { a = Add(x, w)\n y = Mul(a, s) }",
         weights={"w": np.arange(4000, dtype=np.float32), "s": np.array([2], np.float32)},
@@ -159,7 +164,53 @@ def test_a_model_too_large_for_one_message_is_spilled(
     assert [blob.name for blob in made.blobs] == ["w"]
     found = engine.run(engine.open(made), {"x": np.zeros(4000, np.float32)})["y"]
     np.testing.assert_array_equal(found, 2 * np.arange(4000))
-    assert isinstance(onnx.load_from_string(before), onnx.ModelProto)
+
+
+@pytest.mark.usefixtures("low_limits")
+def test_equal_weights_of_several_models_are_spilled_once(engine: Engine, tmp_path: Path) -> None:
+    spill = Spill(tmp_path)
+    text = "g (float[4000] x) => (float[4000] y) { y = Add(x, w) }"
+    ascending = np.arange(4000, dtype=np.float32)
+    sources = [
+        make_source(model_of(text, weights={"w": values}), tmp_path, spill)
+        for values in (ascending, ascending[::-1], ascending)
+    ]
+    assert spill.path.stat().st_size == 2 * ascending.nbytes
+    for source, wanted in zip(sources, (ascending, ascending[::-1], ascending), strict=True):
+        assert source.proto is not None
+        assert len(source.proto) < 1000
+        found = engine.run(engine.open(source), {"x": np.zeros(4000, np.float32)})["y"]
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.usefixtures("low_limits")
+def test_an_unloaded_model_is_saved_as_it_was(tmp_path: Path) -> None:
+    model = model_of(
+        "g (float[4000] x) => (float[4000] y) { a = Add(x, w)\n y = Mul(a, s) }",
+        weights={"w": np.arange(4000, dtype=np.float32), "s": np.array([2], np.float32)},
+    )
+    model.graph.initializer[0].doc_string = "kept"
+    model.metadata_props.add(key="a", value="b")
+    onnx.save(model, tmp_path / "in.onnx")
+    (tmp_path / "scratch").mkdir()
+    loaded = unload(load_model(tmp_path / "in.onnx"), Spill(tmp_path / "scratch"))
+    assert loaded.model.ByteSize() < 1000
+    save_model(loaded.model, loaded.folder, tmp_path / "out.onnx")
+    assert onnx.load(tmp_path / "out.onnx") == model
+
+
+@pytest.mark.usefixtures("low_limits")
+def test_scratch_without_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, mode: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", full)
+    model = model_of(
+        "g (float[4000] x) => (float[4000] y) { y = Add(x, w) }",
+        weights={"w": np.arange(4000, dtype=np.float32)},
+    )
+    with pytest.raises(InputError, match="TMPDIR"):
+        make_source(model, tmp_path, Spill(tmp_path))
 
 
 @pytest.mark.parametrize("data_type", [TensorProto.INT4, TensorProto.UINT4])
@@ -174,6 +225,40 @@ def test_packed_elements_come_out_one_by_one(engine: Engine, data_type: int) -> 
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     assert engine.run(engine.open(model), {})["y"].astype(int).tolist() == values
+
+
+def test_the_worker_imports_nothing_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise SystemExit('not this one')")
+    monkeypatch.chdir(tmp_path)
+    with Engine() as engine:
+        assert engine.run(engine.open(model_of(NEG)), X)["y"].tolist() == [-1, -2]
+
+
+def test_an_onnxruntime_that_cannot_be_imported_is_no_fault_of_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('libmissing.so: not found')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Engine() as engine, pytest.raises(StartError, match=r"libmissing\.so") as caught:
+        engine.open(model_of(NEG))
+    assert caught.value.exit_code == 1
+
+
+class Unreadable:
+    """Can be sent, but not received."""
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return int, ("no number",)
+
+
+def test_a_request_that_the_worker_cannot_read_ends_it() -> None:
+    with Engine(timeout_s=30) as engine:
+        handle = engine.open(model_of(NEG))
+        with pytest.raises(WorkerError, match="exit code 1, ValueError"):
+            engine.run(handle, {"x": Unreadable()})
+        assert engine.run(engine.open(model_of(NEG)), X)["y"].tolist() == [-1, -2]
 
 
 def test_the_worker_starts_without_onnx() -> None:
