@@ -10,6 +10,7 @@ metrics.py      error figures of one tensor against another
 origins.py      what stands upstream of an output: random ops, coarse types, ops that jump
 compare.py      the rules by which outputs agree
 replay.py       outputs that jump: a fault or a near tie?
+frontier.py     outputs that say little: the inner tensors before them
 judge.py        Verifier: the verdict on a candidate model
 bisect.py       the rewrite at fault among many
 layers.py       the first layer at which two models part

@@ -9,7 +9,8 @@ The rules, in this order:
  1. Structure, element type and shape must be the same. Outputs that depend on random ops are
     asked for nothing more.
  2. Integers, booleans and strings must be equal.
- 3. NaN and the two infinities must stand where the reference has them and nowhere else.
+ 3. NaN and the two infinities must stand where the reference has them and nowhere else. Where
+    the reference holds nothing else, or nothing at all, there is nothing to compare.
  4. Floats: |candidate - reference| <= atol + rtol * |reference|, element by element. Unless the
     user says otherwise `atol` is a fraction of the output's peak, so that an output of tiny
     numbers is not passed for being tiny.
@@ -40,6 +41,7 @@ NON_FINITE = "non-finite mismatch"
 SHAPE = "shape/type"
 RANDOM = "random ops: shapes and types only"
 NEAR_TIE = "near tie"
+NOTHING = "nothing to compare"
 
 FP32_EPSILON = 2.0**-23
 DEFAULT_RTOL = 1e-3
@@ -95,6 +97,11 @@ class OutputComparison:
     bound: float | None = None
     figures: ErrorFigures | None = None
     set_index: int = 0
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether values were compared: not only types, shapes and the places of NaN."""
+        return self.decided_by not in (NOTHING, RANDOM)
 
     @property
     def max_abs(self) -> float:
@@ -159,8 +166,8 @@ def compare_outputs(
 
 
 def worst(comparisons: list[OutputComparison]) -> OutputComparison:
-    """Of several comparisons of one output: a failed one before a passed one, then by error."""
-    return max(comparisons, key=lambda c: (not c.passed, c.max_abs))
+    """Of several comparisons of one output the failed, then the telling, then the one most off."""
+    return max(comparisons, key=lambda c: (not c.passed, c.is_telling, c.max_abs))
 
 
 def at_set(comparisons: list[OutputComparison], set_index: int) -> list[OutputComparison]:
@@ -220,6 +227,8 @@ def _compare_tensor(
     base = OutputComparison(name, str(expected.dtype), expected.shape, True, EXACT)
     if origin.random:
         return replace(base, decided_by=RANDOM)
+    if not expected.size:
+        return replace(base, decided_by=NOTHING)
     if not is_float(expected.dtype):
         differing = int(np.count_nonzero(expected != found))
         if not differing:
@@ -234,6 +243,8 @@ def _compare_tensor(
     base = replace(base, figures=figures, decided_by=PLAIN)
     if misplaced := _misplaced_non_finite(expected, found):
         return replace(base, passed=False, decided_by=NON_FINITE, reason=misplaced)
+    if not np.isfinite(expected).any():
+        return replace(base, decided_by=NOTHING)
     if figures.max_abs == 0:
         return replace(base, bound=0.0, decided_by=EXACT)
     excess, bound, error = _nearest_to_bound(expected, found, tolerance, origin)
@@ -346,4 +357,4 @@ def _mismatch(name: str, expected: Value, reason: str) -> OutputComparison:
 
 
 def _empty(name: str, kind: str) -> OutputComparison:
-    return OutputComparison(name, f"empty {kind}", (), True, EXACT)
+    return OutputComparison(name, f"empty {kind}", (), True, NOTHING)

@@ -28,6 +28,8 @@ Feeds = dict[str, Value]
 Outputs = dict[str, Value]
 
 SMALLEST_PICTURE = 32  # a fixed extent of an output that may tell an open extent of an input
+HOLLOW_TRIES = 6  # further contents for a model that answers with empty tensors
+FURTHER_NUMBERS = 1 << 16  # of those contents: no input set has such a number
 LEVELS_ON_REFUSAL = 2  # a refusal is mostly about shapes: two ranges of values for each are enough
 
 
@@ -182,7 +184,8 @@ def find_inputs(
     """Inputs for the reference, open as `session`; `model` is the same model, for its structure.
 
     Shapes are tried in the order of their likelihood until the reference runs; values that drive
-    it to NaN or Inf are drawn again from narrower ranges, and if all do, the least bad are taken.
+    it to NaN or Inf are drawn again from narrower ranges, values that leave outputs empty from
+    other ranges and kinds of content; if all do, the least bad are taken.
     Further sets vary the open dimensions and the kind of content. After the first set that runs,
     others are tried only while `budget_s` lasts. `pins` must have passed `check_pins`.
     """
@@ -195,6 +198,12 @@ class _Trial:
     outputs: Outputs
     seconds: float
     not_finite: float  # share of float output elements
+    hollow: int  # outputs without elements
+
+    @property
+    def faults(self) -> tuple[float, int]:
+        """The less of it, the more the outputs say."""
+        return self.not_finite, self.hollow
 
 
 class _Search:
@@ -208,6 +217,7 @@ class _Search:
         self.first_error = ""
         self.tries = 0
         self.level = 0
+        self.variant = 0  # the first set's kind of content
 
     def run(self, count: int, pins: dict[str, tuple[int, ...]]) -> InputPlan | InputFailure:
         """All sets, or why there is not even one."""
@@ -228,7 +238,7 @@ class _Search:
                     notes.append(f"only {len(trials)} of {count} input sets: time is up")
                     break
                 try:
-                    further = self._further_set(schedule, shapes, number)
+                    further = self._further_set(schedule, shapes, number, trial.hollow)
                 except WorkerError as error:
                     lost = True
                     notes.append(f"input set {number}: {error}")
@@ -255,7 +265,7 @@ class _Search:
                 if trial is None:
                     continue
                 self.level = level
-                return shapes, self._made_finite(shapes, trial)
+                return shapes, self._filled(shapes, self._made_finite(shapes, trial))
         return None
 
     def _made_finite(self, shapes: Shapes, trial: _Trial) -> _Trial:
@@ -268,24 +278,40 @@ class _Search:
                 trial, self.level = other, level
         return trial
 
+    def _filled(self, shapes: Shapes, trial: _Trial) -> _Trial:
+        """`trial`, or one of other values and kinds of content with fewer empty outputs."""
+        for number in range(1, HOLLOW_TRIES + 1):
+            if not trial.hollow or time.monotonic() + trial.seconds > self.deadline:
+                break
+            level = self.level if number <= HOLLOW_TRIES // 2 else (self.level + 1) % LEVELS
+            other = self._try(shapes, FURTHER_NUMBERS + number, level, number)
+            if other is not None and other.faults < trial.faults:
+                trial, self.level, self.variant = other, level, number
+        return trial
+
     def _further_set(
-        self, schedule: Schedule, shapes: Shapes, number: int
+        self, schedule: Schedule, shapes: Shapes, number: int, hollow: int
     ) -> tuple[Shapes, _Trial] | None:
         """Set `number`: other sizes and content if the reference takes them, else like the first.
 
-        A set that brings NaN or Inf where the first had none is drawn again, then left out.
+        A set that brings NaN or Inf where the first had none is drawn again, then left out; one
+        with more than `hollow` empty outputs is drawn again.
         """
         candidates: list[tuple[Shapes, int]] = [
             (varied, number) for varied in schedule.variations(shapes, number)
         ]
-        candidates.append((shapes, 0))  # the first set's kind of content, other values
+        candidates.append((shapes, self.variant))  # the first set's kind of content, other values
+        best: tuple[Shapes, _Trial] | None = None
         for varied, variant in candidates:
             trial = self._try(varied, number, self.level, variant)
             if trial is not None and trial.not_finite == 0:
-                return varied, trial
+                if best is None or trial.hollow < best[1].hollow:
+                    best = varied, trial
+                if trial.hollow <= hollow:
+                    break
             if time.monotonic() > self.deadline:
                 break
-        return None
+        return best
 
     def _try(
         self, shapes: Shapes, number: int, level: int, variant: int | None = None
@@ -299,7 +325,9 @@ class _Search:
         except EngineError as error:
             self.first_error = self.first_error or str(error)
             return None
-        return _Trial(feeds, outputs, time.monotonic() - start, share_not_finite(outputs.values()))
+        seconds = time.monotonic() - start
+        hollow = sum(isinstance(v, np.ndarray) and not v.size for v in outputs.values())
+        return _Trial(feeds, outputs, seconds, share_not_finite(outputs.values()), hollow)
 
     def _notes(self, schedule: Schedule, trial: _Trial) -> list[str]:
         notes = []
@@ -314,6 +342,10 @@ class _Search:
             notes.append(
                 f"{trial.not_finite:.1%} of the reference's outputs are NaN or Inf whatever the "
                 "inputs"
+            )
+        if trial.hollow:
+            notes.append(
+                f"{trial.hollow} of {len(trial.outputs)} outputs are empty, whatever the inputs"
             )
         return notes
 

@@ -7,8 +7,9 @@ Verdict     per output the worst comparison over all input sets
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 from onnx import ModelProto
 
 from ort_optim.engine import Engine, EngineError, ModelSource, TensorInfo, Value
@@ -20,6 +21,8 @@ from ort_optim.verify.compare import (
     compare_outputs,
     worst,
 )
+from ort_optim.verify.frontier import Frontier
+from ort_optim.verify.metrics import is_float
 from ort_optim.verify.origins import Origin, trace_origins
 from ort_optim.verify.replay import explain_by_near_tie
 
@@ -28,6 +31,8 @@ Outputs = Mapping[str, Value]
 Model = ModelProto | ModelSource
 """A model without external data, or what `ort_optim.engine.make_source` makes of any."""
 
+NOT_EXERCISED = "no output holds a value that could be compared: they are empty, NaN or random"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -35,18 +40,29 @@ class Verdict:
 
     `outputs` has one comparison per output (per leaf of a sequence or map): the worst of the
     `sets` input sets that were compared. A candidate that could not be run at all has none, and
-    `reason` says why. `reason` is empty where everything agrees.
+    `reason` says why. `reason` is empty where everything agrees. `inner` has the inner tensors
+    that were compared where outputs prove little (see `frontier`).
     """
 
     passed: bool
     outputs: tuple[OutputComparison, ...]
     sets: int
     reason: str = ""
+    inner: tuple[OutputComparison, ...] = ()
+
+    @property
+    def exercised(self) -> bool:
+        """Whether any value was compared; False where all that agrees is emptiness, NaN or chance.
+
+        `reason` then says so, though `passed` is True.
+        """
+        return any(comparison.is_telling for comparison in (*self.outputs, *self.inner))
 
     @property
     def max_abs(self) -> float:
-        """The largest absolute error of any output."""
-        return max((comparison.max_abs for comparison in self.outputs), default=0.0)
+        """The largest absolute error of any output, or else of the inner tensors."""
+        largest = max((comparison.max_abs for comparison in self.outputs), default=0.0)
+        return largest or max((comparison.max_abs for comparison in self.inner), default=0.0)
 
 
 class Verifier:
@@ -82,6 +98,7 @@ class Verifier:
         self._own: list[Outputs | None] | None = None
         self._worker_died = False  # while something other than the candidate was run
         self._origins: dict[str, Origin] | None = None
+        self._frontier: Frontier | None = None
         handle = engine.open(self._source) if session is None else session
         try:
             self._inputs = engine.inputs(handle)
@@ -99,8 +116,8 @@ class Verifier:
         """Run the candidate on every set and compare.
 
         The first set that fails ends the check unless `all_sets`. `optimize` opens the candidate
-        with ONNX Runtime's optimizations on. A candidate that ORT refuses or crashes on fails,
-        with the reason; nothing is raised.
+        with ONNX Runtime's optimizations on; inner tensors are compared without them only. A
+        candidate that ORT refuses or crashes on fails, with the reason.
         """
         compared: list[list[OutputComparison]] = []
         try:
@@ -128,7 +145,39 @@ class Verifier:
         if not self._worker_died:
             self._engine.close(session)
         self._worker_died = False
-        return _verdict(compared)
+        verdict = _verdict(compared)
+        if verdict.passed and not optimize and self._is_mute:
+            return self._look_inside(verdict, candidate)
+        return verdict
+
+    @property
+    def _is_mute(self) -> bool:
+        """Whether some output in some set is empty or not of floats."""
+        return any(
+            isinstance(value, np.ndarray) and (value.size == 0 or not is_float(value.dtype))
+            for outputs in self.expected
+            for value in outputs.values()
+        )
+
+    def _look_inside(self, verdict: Verdict, candidate: Model) -> Verdict:
+        """`verdict`, with the tensors before the jumps compared on sets with mute outputs."""
+        if self._frontier is None:
+            self._frontier = Frontier(
+                self._engine,
+                (self._structure, self._source),
+                self._feeds,
+                self.expected,
+                self._tolerance,
+                self.origins,
+                own_noise=self._own_noise,
+            )
+        try:
+            compared = self._frontier.compare((_structure(candidate), _source(candidate)))
+        except WorkerError:
+            return verdict
+        inner = _by_name(compared)
+        reason = _differences(inner, "inner tensor ") or verdict.reason
+        return _checked(replace(verdict, passed=not _failed(inner), inner=inner, reason=reason))
 
     def _compare(self, index: int, candidate: Model, found: Outputs) -> list[OutputComparison]:
         expected = self.expected[index]
@@ -198,16 +247,38 @@ class Verifier:
 
 
 def _verdict(compared: Sequence[Sequence[OutputComparison]]) -> Verdict:
+    outputs = _by_name(compared)
+    passed = not _failed(outputs)
+    return _checked(Verdict(passed, outputs, len(compared), _differences(outputs)))
+
+
+def _checked(verdict: Verdict) -> Verdict:
+    """`verdict`, with the reason if it passed for want of anything to compare."""
+    if not verdict.passed:
+        return verdict
+    return replace(verdict, reason="" if verdict.exercised else NOT_EXERCISED)
+
+
+def _by_name(compared: Sequence[Sequence[OutputComparison]]) -> tuple[OutputComparison, ...]:
+    """The worst comparison of each tensor over all sets."""
     by_name: dict[str, list[OutputComparison]] = {}
     for comparisons in compared:
         for comparison in comparisons:
             by_name.setdefault(comparison.name, []).append(comparison)
-    outputs = tuple(worst(each) for each in by_name.values())
-    failed = [comparison for comparison in outputs if not comparison.passed]
-    reason = "; ".join(f"'{c.name}': {c.reason} ({c.decided_by})" for c in failed[:3])
+    return tuple(worst(each) for each in by_name.values())
+
+
+def _failed(comparisons: Sequence[OutputComparison]) -> list[OutputComparison]:
+    return [comparison for comparison in comparisons if not comparison.passed]
+
+
+def _differences(comparisons: Sequence[OutputComparison], what: str = "") -> str:
+    """What differs, in words."""
+    failed = _failed(comparisons)
+    reason = "; ".join(f"{what}'{c.name}': {c.reason} ({c.decided_by})" for c in failed[:3])
     if len(failed) > 3:
-        reason += f"; and {len(failed) - 3} more outputs"
-    return Verdict(not failed, outputs, len(compared), reason)
+        reason += f"; and {len(failed) - 3} more"
+    return reason
 
 
 def _interface(infos: Sequence[TensorInfo]) -> list[tuple[str, str]]:

@@ -111,7 +111,7 @@ def find_cuts(reference: GraphProto, candidate: GraphProto, outputs: Sequence[st
     tensor; where there is neither, the list is empty: nothing can be said.
     """
     producers = {name: node for node in reference.node for name in node.output}
-    upstream = _upstream(producers, outputs)
+    upstream = upstream_nodes(producers, outputs)
     constants = {t.name for t in reference.initializer}
     behind: set[str] = set()  # tensors that some jumping op has had a part in
     cuts: dict[str, Cut] = {}
@@ -127,10 +127,10 @@ def find_cuts(reference: GraphProto, candidate: GraphProto, outputs: Sequence[st
             maker = producers.get(name)
             if not name or maker is None or maker.op_type == "Constant" or name in constants:
                 continue
-            counterpart = name if name in known else _counterpart(node, position, makers)
-            if counterpart is None:
+            other = name if name in known else counterpart(node, position, makers)
+            if other is None:
                 return []
-            cuts[name] = Cut(name, counterpart)
+            cuts[name] = Cut(name, other)
     return list(cuts.values())
 
 
@@ -141,7 +141,7 @@ def remainder(
     producers = {name: node for node in model.graph.node for name in node.output}
     for name in cut:
         producers.pop(name, None)
-    kept = _upstream(producers, outputs)
+    kept = upstream_nodes(producers, outputs)
     kept_names = {name for node in kept for name in node.output}
     rest = ModelProto(ir_version=model.ir_version)
     rest.opset_import.extend(model.opset_import)
@@ -190,11 +190,28 @@ def tap(
     names: Sequence[str],
 ) -> dict[str, Value]:
     """The values of inner tensors in one run. Raises EngineError where ORT cannot give them."""
+    return tap_all(engine, model, [feeds], names)[0]
+
+
+def tap_all(
+    engine: Engine,
+    model: tuple[ModelProto, ModelSource],
+    feeds: Sequence[Mapping[str, Value]],
+    names: Sequence[str],
+    *,
+    optimize: bool = False,
+) -> list[dict[str, Value]]:
+    """The values of inner tensors for each of `feeds`, from one session.
+
+    `optimize`: under ONNX Runtime's own optimizations, as far as the taps leave room for them.
+    Raises EngineError where ORT cannot give them.
+    """
     wanted = list(dict.fromkeys(names))
     present = {value.name for value in model[0].graph.output}
-    session = engine.open(with_outputs(model[1], [n for n in wanted if n not in present]))
+    tapped = with_outputs(model[1], [n for n in wanted if n not in present])
+    session = engine.open(tapped, optimize=optimize)
     try:
-        return engine.run(session, feeds, wanted)
+        return [engine.run(session, each, wanted) for each in feeds]
     finally:
         engine.close(session)
 
@@ -211,7 +228,7 @@ def _run_once(
         engine.close(session)
 
 
-def _upstream(producers: Mapping[str, NodeProto], outputs: Iterable[str]) -> list[NodeProto]:
+def upstream_nodes(producers: Mapping[str, NodeProto], outputs: Iterable[str]) -> list[NodeProto]:
     """All nodes that `outputs` depend on, captures of subgraphs included, in no order."""
     found: dict[int, NodeProto] = {}
     pending = list(outputs)
@@ -270,7 +287,8 @@ def _all_names(graph: GraphProto) -> set[str]:
     return names
 
 
-def _counterpart(node: NodeProto, position: int, makers: Mapping[str, NodeProto]) -> str | None:
+def counterpart(node: NodeProto, position: int, makers: Mapping[str, NodeProto]) -> str | None:
+    """What the node that makes the same tensor in another graph reads at `position`, if any."""
     for output in node.output:
         other = makers.get(output)
         if other is not None and other.op_type == node.op_type and position < len(other.input):

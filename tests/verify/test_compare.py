@@ -14,6 +14,7 @@ from ort_optim.report.model import OutputResult
 from ort_optim.verify.compare import (
     EXACT,
     NON_FINITE,
+    NOTHING,
     PLAIN,
     RANDOM,
     SHAPE,
@@ -23,6 +24,7 @@ from ort_optim.verify.compare import (
     OutputComparison,
     Tolerance,
     compare_outputs,
+    worst,
 )
 from ort_optim.verify.metrics import measure
 from ort_optim.verify.origins import Origin
@@ -57,7 +59,7 @@ def one(
 def test_every_tensor_equals_itself(array: np.ndarray) -> None:
     result = one(array, array.copy())
     assert result.passed
-    assert result.decided_by == EXACT
+    assert result.decided_by == (EXACT if np.isfinite(array).any() else NOTHING)
     assert result.max_abs == 0
 
 
@@ -123,6 +125,19 @@ def test_nan_and_infinity_belong_where_the_reference_has_them() -> None:
         result = one(expected, np.array(found, np.float32))
         assert not result.passed
         assert result.decided_by == NON_FINITE
+
+
+@pytest.mark.parametrize("value", [[], np.zeros((0, 4), np.float32), np.full(3, np.nan)])
+def test_emptiness_and_nan_tell_nothing(value: Value) -> None:
+    result = one(value, value)
+    assert result.passed
+    assert result.decided_by == NOTHING
+    assert not result.is_telling
+
+
+def test_of_several_sets_the_one_that_tells_something_is_reported() -> None:
+    silent, telling = one(np.zeros(0), np.zeros(0)), one(np.ones(1), np.ones(1))
+    assert worst([silent, telling, silent]) is telling
 
 
 def test_shape_and_type_must_be_the_same() -> None:
