@@ -28,9 +28,16 @@ import numpy as np
 
 from ort_optim.graph.view import Constant, Graph, Node, Tensor, Variable
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.folding import Terms, into_consumer, into_producer
-from ort_optim.passes.layers import OPS, Layer, channel_vector, fold_after, layer_of, replace_layer
-from ort_optim.passes.match import ends_fused_pattern, producer, rank, sole_consumer
+from ort_optim.passes.common.folding import Terms, into_consumer, into_producer
+from ort_optim.passes.common.layers import (
+    OPS,
+    Layer,
+    channel_vector,
+    fold_after,
+    layer_of,
+    replace_layer,
+)
+from ort_optim.passes.common.match import ends_fused_pattern, producer, rank, sole_consumer
 
 NAME = "affine"
 

@@ -20,9 +20,9 @@ from __future__ import annotations
 
 from ort_optim.graph.view import Graph, Node
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.folding import into_consumer, into_producer
-from ort_optim.passes.layers import OPS, batch_normalization_terms, layer_of
-from ort_optim.passes.match import producer, sole_consumer
+from ort_optim.passes.common.folding import into_consumer, into_producer
+from ort_optim.passes.common.layers import OPS, batch_normalization_terms, layer_of
+from ort_optim.passes.common.match import producer, sole_consumer
 
 NAME = "batch-norm"
 

@@ -17,8 +17,8 @@ import onnx
 
 from ort_optim.graph.view import Graph, Node
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.edits import drop
-from ort_optim.passes.match import producer, sole_consumer
+from ort_optim.passes.common.edits import drop
+from ort_optim.passes.common.match import producer, sole_consumer
 
 NAME = "cast-chain"
 

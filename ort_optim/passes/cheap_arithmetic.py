@@ -25,9 +25,9 @@ import numpy as np
 
 from ort_optim.graph.view import Constant, Graph, Node
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.edits import compute
-from ort_optim.passes.match import is_float, producer, small_constant, sole_consumer
-from ort_optim.passes.scalars import scalar_beside
+from ort_optim.passes.common.edits import compute
+from ort_optim.passes.common.match import is_float, producer, small_constant, sole_consumer
+from ort_optim.passes.common.scalars import scalar_beside
 
 NAME = "cheap-arithmetic"
 

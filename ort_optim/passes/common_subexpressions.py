@@ -26,8 +26,8 @@ import onnx
 
 from ort_optim.graph.view import Constant, Graph, Node
 from ort_optim.passes.base import Context, GraphPass
-from ort_optim.passes.edits import drop
-from ort_optim.passes.match import input_or_none, is_used
+from ort_optim.passes.common.edits import drop
+from ort_optim.passes.common.match import input_or_none, is_used
 
 NAME = "common-subexpressions"
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from ort_optim.graph.view import Graph, Node, Tensor
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.match import attr, producer, rank, sole_consumer
-from ort_optim.passes.movement import normalized_axis
+from ort_optim.passes.common.match import attr, producer, rank, sole_consumer
+from ort_optim.passes.common.movement import normalized_axis
 
 NAME = "concat-chain"
 

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from ort_optim.graph.view import Constant, Graph, Node, Tensor
 from ort_optim.graph.weights import Array
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.edits import drop_unused
-from ort_optim.passes.match import SMALL_ELEMENTS, producer, sole_consumer
+from ort_optim.passes.common.edits import drop_unused
+from ort_optim.passes.common.match import SMALL_ELEMENTS, producer, sole_consumer
 
 NAME = "constant-chain"
 

@@ -25,9 +25,9 @@ from collections.abc import Iterator
 from ort_optim.graph.view import Constant, Graph, Node, Tensor, Variable
 from ort_optim.graph.weights import Array
 from ort_optim.passes.base import Context, GraphPass
-from ort_optim.passes.constants import materialize
-from ort_optim.passes.evaluation import Evaluation, as_array, evaluate, reads
-from ort_optim.passes.match import is_used, static_shape
+from ort_optim.passes.common.constants import materialize
+from ort_optim.passes.common.evaluation import Evaluation, as_array, evaluate, reads
+from ort_optim.passes.common.match import is_used, static_shape
 
 NAME = "constant-folding"
 

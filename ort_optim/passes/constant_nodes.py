@@ -19,7 +19,7 @@ import onnx
 
 from ort_optim.graph.view import Constant, Graph, Node, Weight
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.match import is_used
+from ort_optim.passes.common.match import is_used
 
 NAME = "constant-nodes"
 

@@ -3,16 +3,15 @@
     x -> Conv -> y (unused)         =>  nothing
     initializer that nothing reads  =>  nothing
 
-Every ONNX operator of a subgraph-free graph is pure, so a node is dead when none of its outputs
-is read or given out. Also dropped: (1) trailing optional outputs that nobody reads, where the
-operator lets them be omitted; (2) unused initializers of any graph.
+No ONNX operator does anything but compute its outputs, so a node is dead when none of them is read
+or given out. Initializers of any graph that nothing reads go with it.
 """
 
 from __future__ import annotations
 
 from ort_optim.graph.view import Graph
 from ort_optim.passes.base import Context, GraphPass
-from ort_optim.passes.match import is_used
+from ort_optim.passes.common.match import is_used
 
 NAME = "dead-code"
 

@@ -30,9 +30,9 @@ import numpy as np
 
 from ort_optim.graph.view import Constant, Graph, Node, Tensor, Variable
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.edits import compute
-from ort_optim.passes.match import producer, scalar, sole_consumer
-from ort_optim.passes.scalars import element_type, scalar_beside, scalar_operand, scaling
+from ort_optim.passes.common.edits import compute
+from ort_optim.passes.common.match import producer, scalar, sole_consumer
+from ort_optim.passes.common.scalars import element_type, scalar_beside, scalar_operand, scaling
 
 NAME = "gelu"
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from ort_optim.graph.view import Graph, Node, Tensor
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.match import attr, axes_of, producer, rank, static_shape
+from ort_optim.passes.common.match import attr, axes_of, producer, rank, static_shape
 
 NAME = "global-pooling"
 

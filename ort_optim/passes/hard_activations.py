@@ -33,8 +33,8 @@ import numpy as np
 
 from ort_optim.graph.view import Graph, Node, Tensor, Variable
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.match import attr, producer, sole_consumer
-from ort_optim.passes.scalars import clamp_of, element_type, line_of, scaling
+from ort_optim.passes.common.match import attr, producer, sole_consumer
+from ort_optim.passes.common.scalars import clamp_of, element_type, line_of, scaling
 
 NAME = "hard-activations"
 

@@ -19,9 +19,9 @@ import onnx
 
 from ort_optim.graph.view import Constant, Graph, Node, Tensor
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.edits import drop, drop_unused
-from ort_optim.passes.match import attr, input_or_none, rank, small_constant
-from ort_optim.passes.movement import normalized_axis
+from ort_optim.passes.common.edits import drop, drop_unused
+from ort_optim.passes.common.match import attr, input_or_none, rank, small_constant
+from ort_optim.passes.common.movement import normalized_axis
 
 NAME = "identity"
 

@@ -26,8 +26,8 @@ import numpy as np
 
 from ort_optim.graph.view import Constant, Graph, Node, Tensor
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.layers import HALF_ULP
-from ort_optim.passes.match import (
+from ort_optim.passes.common.layers import HALF_ULP
+from ort_optim.passes.common.match import (
     attr,
     input_or_none,
     is_float,

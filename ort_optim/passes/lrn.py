@@ -26,8 +26,8 @@ import numpy as np
 
 from ort_optim.graph.view import Graph, Node, Variable
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.edits import compute
-from ort_optim.passes.match import attr, rank
+from ort_optim.passes.common.edits import compute
+from ort_optim.passes.common.match import attr, rank
 
 NAME = "lrn"
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from ort_optim.graph.view import Constant, Graph, Node, Tensor
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.edits import drop
-from ort_optim.passes.match import ends_fused_pattern, producer, rank, same_shape
+from ort_optim.passes.common.edits import drop
+from ort_optim.passes.common.match import ends_fused_pattern, producer, rank, same_shape
 
 NAME = "neutral-operand"
 

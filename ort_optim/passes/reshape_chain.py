@@ -29,9 +29,9 @@ import numpy as np
 
 from ort_optim.graph.view import Constant, Graph, Node, Tensor
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.edits import drop, drop_unused
-from ort_optim.passes.match import attr, input_or_none, ints, rank, same_shape, sole_consumer
-from ort_optim.passes.movement import (
+from ort_optim.passes.common.edits import drop, drop_unused
+from ort_optim.passes.common.match import attr, input_or_none, ints, rank, same_shape, sole_consumer
+from ort_optim.passes.common.movement import (
     normalized_axis,
     only_moves_ones,
     permutation,

@@ -20,8 +20,8 @@ import numpy as np
 
 from ort_optim.graph.view import Graph, Node
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.edits import drop
-from ort_optim.passes.match import (
+from ort_optim.passes.common.edits import drop
+from ort_optim.passes.common.match import (
     attr,
     input_or_none,
     ints,
@@ -31,7 +31,7 @@ from ort_optim.passes.match import (
     small_constant,
     static_shape,
 )
-from ort_optim.passes.movement import (
+from ort_optim.passes.common.movement import (
     normalized_axis,
     only_moves_ones,
     permutation,

@@ -26,7 +26,7 @@ import numpy as np
 from ort_optim.graph.view import Graph, Node
 from ort_optim.passes.affine import operand_and_constant, terms_of
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.match import producer, rank, sole_consumer
+from ort_optim.passes.common.match import producer, rank, sole_consumer
 
 NAME = "scale-shift"
 

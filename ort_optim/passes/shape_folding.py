@@ -28,14 +28,14 @@ from typing import Any
 import numpy as np
 
 from ort_optim.graph.view import Graph, Node, Tensor, Variable
-from ort_optim.passes import symbolic
 from ort_optim.passes.base import Context, GraphPass
-from ort_optim.passes.constants import materialize
-from ort_optim.passes.facts import Facts
-from ort_optim.passes.match import attr, input_or_none, is_used
-from ort_optim.passes.shape_arithmetic import Element
-from ort_optim.passes.shape_values import slice_bounds
-from ort_optim.passes.symbolic import Poly, Size
+from ort_optim.passes.common.constants import materialize
+from ort_optim.passes.common.match import attr, input_or_none, is_used
+from ort_optim.passes.shapes import symbolic
+from ort_optim.passes.shapes.arithmetic import Element
+from ort_optim.passes.shapes.facts import Facts
+from ort_optim.passes.shapes.symbolic import Poly, Size
+from ort_optim.passes.shapes.values import slice_bounds
 
 NAME = "shape-folding"
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from ort_optim.graph.view import Dim, Graph, Node
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.edits import drop_unused
-from ort_optim.passes.movement import END, Window, slice_inputs, windows
+from ort_optim.passes.common.edits import drop_unused
+from ort_optim.passes.common.movement import END, Window, slice_inputs, windows
 
 NAME = "slice-chain"
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from ort_optim.graph.view import Graph, Node, Tensor
 from ort_optim.passes.base import Context, GraphPass
-from ort_optim.passes.edits import drop_unused
-from ort_optim.passes.movement import Window, windows
+from ort_optim.passes.common.edits import drop_unused
+from ort_optim.passes.common.movement import Window, windows
 
 NAME = "slices-to-split"
 

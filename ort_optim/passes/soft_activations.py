@@ -24,9 +24,9 @@ import numpy as np
 
 from ort_optim.graph.view import Graph, Node, Variable
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.edits import compute
-from ort_optim.passes.match import producer, sole_consumer
-from ort_optim.passes.scalars import element_type, scalar_operand
+from ort_optim.passes.common.edits import compute
+from ort_optim.passes.common.match import producer, sole_consumer
+from ort_optim.passes.common.scalars import element_type, scalar_operand
 
 NAME = "soft-activations"
 

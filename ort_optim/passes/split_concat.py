@@ -22,8 +22,8 @@ from itertools import accumulate
 
 from ort_optim.graph.view import Graph, Node, Tensor, Variable
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.edits import drop, drop_unused
-from ort_optim.passes.match import (
+from ort_optim.passes.common.edits import drop, drop_unused
+from ort_optim.passes.common.match import (
     attr,
     input_or_none,
     ints,
@@ -32,7 +32,7 @@ from ort_optim.passes.match import (
     rank,
     sole_consumer,
 )
-from ort_optim.passes.movement import END, Window, normalized_axis, slice_inputs, windows
+from ort_optim.passes.common.movement import END, Window, normalized_axis, slice_inputs, windows
 
 NAME = "split-concat"
 

@@ -39,8 +39,8 @@ import numpy as np
 from ort_optim.graph.view import Constant, Graph, Node, Tensor, Variable
 from ort_optim.graph.weights import Array
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.layers import channel_vector
-from ort_optim.passes.moments import (
+from ort_optim.passes.common.layers import channel_vector
+from ort_optim.passes.common.moments import (
     Moments,
     Tail,
     find_moments,

@@ -28,10 +28,17 @@ import numpy as np
 
 from ort_optim.graph.view import Constant, Graph, Node, Tensor, Variable
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.constants import known_value
-from ort_optim.passes.edits import drop
-from ort_optim.passes.inlining import copies_needed, inline
-from ort_optim.passes.match import constant, is_used, rank, same_shape, scalar, small_constant
+from ort_optim.passes.common.constants import known_value
+from ort_optim.passes.common.edits import drop
+from ort_optim.passes.common.inlining import copies_needed, inline
+from ort_optim.passes.common.match import (
+    constant,
+    is_used,
+    rank,
+    same_shape,
+    scalar,
+    small_constant,
+)
 
 NAME = "static-conditions"
 

@@ -23,8 +23,8 @@ import numpy as np
 
 from ort_optim.graph.view import Graph, Node, Tensor, Variable
 from ort_optim.passes.base import Context, GraphPass
-from ort_optim.passes.constants import materialize
-from ort_optim.passes.match import attr, input_or_none, ints, static_shape
+from ort_optim.passes.common.constants import materialize
+from ort_optim.passes.common.match import attr, input_or_none, ints, static_shape
 
 NAME = "static-sequences"
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from ort_optim.graph.view import Graph, Node
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.edits import drop
-from ort_optim.passes.movement import permutation
+from ort_optim.passes.common.edits import drop
+from ort_optim.passes.common.movement import permutation
 
 NAME = "transpose-chain"
 

@@ -44,11 +44,11 @@ from dataclasses import dataclass, field
 
 from ort_optim.graph.view import Constant, Graph, Node, Tensor, Variable
 from ort_optim.passes.base import Context, GraphPass
-from ort_optim.passes.edits import drop_unused
-from ort_optim.passes.layout import Moved, Perm, elements, moved, moved_constant
-from ort_optim.passes.match import producer
-from ort_optim.passes.min_cut import INFINITE, Network
-from ort_optim.passes.movement import inverse, permutation
+from ort_optim.passes.common.edits import drop_unused
+from ort_optim.passes.common.layout import Moved, Perm, elements, moved, moved_constant
+from ort_optim.passes.common.match import producer
+from ort_optim.passes.common.min_cut import INFINITE, Network
+from ort_optim.passes.common.movement import inverse, permutation
 
 NAME = "transposes"
 

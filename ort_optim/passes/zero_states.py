@@ -19,8 +19,8 @@ import numpy as np
 
 from ort_optim.graph.view import Constant, Graph, Node, Tensor, Variable
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.edits import drop_unused
-from ort_optim.passes.match import attr, input_or_none, producer
+from ort_optim.passes.common.edits import drop_unused
+from ort_optim.passes.common.match import attr, input_or_none, producer
 
 NAME = "zero-states"
 

@@ -13,8 +13,15 @@ from __future__ import annotations
 
 from ort_optim.graph.view import Graph, Node, Tensor
 from ort_optim.passes.base import Context
-from ort_optim.passes.layers import Folded, Layer, Vector, fold_after, fold_before, replace_layer
-from ort_optim.passes.match import sole_consumer
+from ort_optim.passes.common.layers import (
+    Folded,
+    Layer,
+    Vector,
+    fold_after,
+    fold_before,
+    replace_layer,
+)
+from ort_optim.passes.common.match import sole_consumer
 
 Terms = tuple[Vector | None, Vector | None]
 """Scale s and shift t, one value per channel; None for a factor of 1 or a term of 0."""

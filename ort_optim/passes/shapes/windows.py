@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ort_optim.graph.view import Node
-from ort_optim.passes import symbolic
-from ort_optim.passes.match import attr
-from ort_optim.passes.shape_values import Value
-from ort_optim.passes.symbolic import Size
+from ort_optim.passes.common.match import attr
+from ort_optim.passes.shapes import symbolic
+from ort_optim.passes.shapes.symbolic import Size
+from ort_optim.passes.shapes.values import Value
 
 Shape = list[Size | None]
 Shapes = Sequence[Shape | None]

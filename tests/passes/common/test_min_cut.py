@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ort_optim.passes.min_cut import INFINITE, Network
+from ort_optim.passes.common.min_cut import INFINITE, Network
 
 SIZE = 6
 edge = st.tuples(

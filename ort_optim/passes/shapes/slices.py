@@ -16,10 +16,10 @@ import itertools
 from collections.abc import Sequence
 
 from ort_optim.graph.view import Node
-from ort_optim.passes import symbolic
-from ort_optim.passes.shape_arithmetic import Element
-from ort_optim.passes.shape_values import Value, slice_bounds
-from ort_optim.passes.symbolic import Poly, Size
+from ort_optim.passes.shapes import symbolic
+from ort_optim.passes.shapes.arithmetic import Element
+from ort_optim.passes.shapes.symbolic import Poly, Size
+from ort_optim.passes.shapes.values import Value, slice_bounds
 
 Shape = list[Size | None]
 

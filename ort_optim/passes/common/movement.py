@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ort_optim.graph.view import Dim, Graph, Node, Tensor
-from ort_optim.passes.match import attr, axes_of, input_or_none, ints, rank
+from ort_optim.passes.common.match import attr, axes_of, input_or_none, ints, rank
 
 END = np.iinfo(np.int64).max
 """An end that no dimension reaches."""

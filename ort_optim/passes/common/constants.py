@@ -18,7 +18,7 @@ import onnx
 from ort_optim.graph import weights
 from ort_optim.graph.view import Constant, Graph, Node, Tensor, Variable
 from ort_optim.graph.weights import Array
-from ort_optim.passes.match import is_used
+from ort_optim.passes.common.match import is_used
 
 _PLAIN_ATTRIBUTES = {
     "value_float": np.float32,

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from ort_optim.graph.view import Constant, Graph, Node, Tensor, Variable
 from ort_optim.graph.weights import Array
-from ort_optim.passes.match import attr, input_or_none, is_float, rank
+from ort_optim.passes.common.match import attr, input_or_none, is_float, rank
 
 Vector = NDArray[np.float64]
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ort_optim.passes import symbolic
-from ort_optim.passes.symbolic import Poly, Size, symbol
+from ort_optim.passes.shapes import symbolic
+from ort_optim.passes.shapes.symbolic import Poly, Size, symbol
 
 NAMES = ("a", "b", "c")
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import itertools
 
 from ort_optim.graph.view import Constant, Graph, Node, Tensor, Variable
-from ort_optim.passes import symbolic
-from ort_optim.passes.constants import constant_value
-from ort_optim.passes.match import attr
-from ort_optim.passes.shape_inference import BROADCASTING, Shape, output_shapes
-from ort_optim.passes.shape_slices import Limits
-from ort_optim.passes.shape_values import MAX_ELEMENTS, Value, of_array, outputs_of, vector
-from ort_optim.passes.symbolic import Poly, Size
+from ort_optim.passes.common.constants import constant_value
+from ort_optim.passes.common.match import attr
+from ort_optim.passes.shapes import symbolic
+from ort_optim.passes.shapes.inference import BROADCASTING, Shape, output_shapes
+from ort_optim.passes.shapes.slices import Limits
+from ort_optim.passes.shapes.symbolic import Poly, Size
+from ort_optim.passes.shapes.values import MAX_ELEMENTS, Value, of_array, outputs_of, vector
 
 GENERATED = "unk__"
 """How onnx's inference begins the names it makes up; other names come from the model."""

@@ -23,8 +23,8 @@ import numpy as np
 
 from ort_optim.graph.view import Constant, Node, Tensor
 from ort_optim.graph.weights import Array
-from ort_optim.passes.match import attr, axes_of, input_or_none, ints, rank, small_constant
-from ort_optim.passes.movement import (
+from ort_optim.passes.common.match import attr, axes_of, input_or_none, ints, rank, small_constant
+from ort_optim.passes.common.movement import (
     inverse,
     normalized_axes,
     normalized_axis,

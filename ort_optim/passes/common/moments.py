@@ -18,8 +18,8 @@ import itertools
 from dataclasses import dataclass
 
 from ort_optim.graph.view import Constant, Node, Tensor, Variable
-from ort_optim.passes.match import attr, axes_of, producer, rank, scalar, sole_consumer
-from ort_optim.passes.scalars import scalar_operand
+from ort_optim.passes.common.match import attr, axes_of, producer, rank, scalar, sole_consumer
+from ort_optim.passes.common.scalars import scalar_operand
 
 
 @dataclass(frozen=True)

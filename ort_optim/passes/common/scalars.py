@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ort_optim.graph.view import Constant, Node, Tensor, Variable
-from ort_optim.passes.match import attr, input_or_none, producer, rank, scalar, sole_consumer
+from ort_optim.passes.common.match import attr, input_or_none, producer, rank, scalar, sole_consumer
 
 
 def element_type(node: Node) -> np.dtype[np.generic] | None:

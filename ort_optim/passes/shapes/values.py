@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from ort_optim.graph.view import Node
 from ort_optim.graph.weights import Array
-from ort_optim.passes.match import attr
-from ort_optim.passes.shape_arithmetic import (
+from ort_optim.passes.common.match import attr
+from ort_optim.passes.shapes.arithmetic import (
     BINARY,
     BOOLEAN,
     UNARY,

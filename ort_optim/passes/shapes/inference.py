@@ -16,13 +16,13 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from ort_optim.graph.view import Node
-from ort_optim.passes import symbolic
-from ort_optim.passes.match import attr
-from ort_optim.passes.shape_arithmetic import Element
-from ort_optim.passes.shape_slices import Limits, sliced_shape
-from ort_optim.passes.shape_values import Value, axes_given
-from ort_optim.passes.shape_windows import WINDOWS
-from ort_optim.passes.symbolic import Poly, Size
+from ort_optim.passes.common.match import attr
+from ort_optim.passes.shapes import symbolic
+from ort_optim.passes.shapes.arithmetic import Element
+from ort_optim.passes.shapes.slices import Limits, sliced_shape
+from ort_optim.passes.shapes.symbolic import Poly, Size
+from ort_optim.passes.shapes.values import Value, axes_given
+from ort_optim.passes.shapes.windows import WINDOWS
 
 Shape = list[Size | None]
 Shapes = Sequence[Shape | None]

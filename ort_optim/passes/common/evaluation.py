@@ -20,7 +20,7 @@ from ort_optim.graph.merge import to_node
 from ort_optim.graph.view import Constant, Graph, Node, Tensor, Variable
 from ort_optim.graph.weights import Array
 from ort_optim.passes.base import Context
-from ort_optim.passes.constants import captures, known_value
+from ort_optim.passes.common.constants import captures, known_value
 
 BATCH_BYTES = 1 << 28
 """Constants that one evaluation model may hold; protobuf ends at 2 GiB."""

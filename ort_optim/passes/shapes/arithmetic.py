@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from ort_optim.graph.view import Node
-from ort_optim.passes import symbolic
-from ort_optim.passes.match import attr
-from ort_optim.passes.symbolic import Poly, Size
+from ort_optim.passes.common.match import attr
+from ort_optim.passes.shapes import symbolic
+from ort_optim.passes.shapes.symbolic import Poly, Size
 
 Element = int | float | Poly | None
 DType = np.dtype[Any]

@@ -7,7 +7,7 @@ from typing import Any
 
 from ort_optim.graph.view import Constant, Graph, Node, Tensor, Variable
 from ort_optim.passes.base import Context
-from ort_optim.passes.match import is_used
+from ort_optim.passes.common.match import is_used
 
 
 def drop(name: str, node: Node, source: Tensor, ctx: Context, why: str, *, output: int = 0) -> bool:
