@@ -46,6 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ort_optim: interrupted", file=sys.stderr)
         return 130
+    except (MemoryError, OSError) as error:  # what the machine lacks, not what we did wrong
+        if "--debug" in arguments:
+            raise
+        reason = str(error) if isinstance(error, OSError) else "not enough memory"
+        print(f"ort_optim: {_one_line(reason)}", file=sys.stderr)
+        return InputError.exit_code
     except Exception as error:
         if "--debug" in arguments:
             raise

@@ -45,6 +45,7 @@ def inline_functions(model: ModelProto, domains: Collection[str] | None = None) 
     for function in inlined.functions:
         del function.opset_import[:]
         function.opset_import.extend(own_imports[_key(function)])
+    _drop_imports(inlined, {f.domain for f in wanted})
     return inlined
 
 
@@ -71,6 +72,15 @@ def _state_defaults(model: ModelProto) -> None:
         for default in defaults.get((node.domain, node.op_type, node.overload), ()):
             if default.name not in given:
                 node.attribute.append(default)
+
+
+def _drop_imports(model: ModelProto, domains: Collection[str]) -> None:
+    """Remove the imports of those of `domains` that nothing in the model uses any more."""
+    bodies = [model.graph.node, *(f.node for f in model.functions)]
+    used = {node.domain for node in _all_nodes(bodies)} | {f.domain for f in model.functions}
+    kept = [e for e in model.opset_import if e.domain not in domains or e.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
 
 
 def _all_nodes(bodies: Iterable[Iterable[NodeProto]]) -> Iterator[NodeProto]:
