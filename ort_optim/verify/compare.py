@@ -12,8 +12,10 @@ The rules, in this order:
  3. NaN and the two infinities must stand where the reference has them and nowhere else. Where
     the reference holds nothing else, or nothing at all, there is nothing to compare.
  4. Floats: |candidate - reference| <= atol + rtol * |reference|, element by element. Unless the
-    user says otherwise `atol` is a fraction of the output's peak, so that an output of tiny
-    numbers is not passed for being tiny.
+    user says otherwise `atol` is a fraction of the peak of the element's slice (its channel, row,
+    column, whichever is least), so that class scores are not passed for standing beside boxes of
+    hundreds of pixels. It is at least LEAST_ATOL, and in a tensor with larger numbers as many
+    roundings of the largest: below that, tiny numbers do pass for being tiny.
  5. Where that fails and the caller hands in what ONNX Runtime's own optimizations make of the
     original ("own"): an error of up to twice theirs is accepted. Where theirs is so large that
     twice it would accept anything (quantized models, mostly), SNR and top-1 decide instead.
@@ -48,8 +50,16 @@ DEFAULT_RTOL = 1e-3
 DEFAULT_ATOL_OF_PEAK = 1e-4
 EPSILONS_RTOL = 8  # of a coarse type: a handful of roundings one after the other
 EPSILONS_ATOL_OF_PEAK = 4
+MOST_RTOL = 1 / 16  # a type so coarse that its own would accept any numbers is judged as bf16 is
+MOST_ATOL_OF_PEAK = 1 / 32
 LEAST_ATOL = 8 * FP32_EPSILON
-"""Sigmoid and Softmax are exact to a few roundings of 1, not of their own tiny results."""
+"""Sigmoid and Softmax are exact to a few roundings of 1, not of their own tiny results.
+
+An output whose numbers all stay below it is therefore not told from zeros.
+"""
+
+SLICE_EXTENTS = range(2, 1025)  # an axis of such an extent may hold different things side by side
+LEAST_SLICE = 64  # elements: the peak of fewer may be small by chance
 
 # ORT's own error beyond this many plain tolerances says nothing about rewrites any more.
 OWN_NOISE_LIMIT = 10.0
@@ -62,20 +72,33 @@ TOP1_MARGIN = 0.01
 class Tolerance:
     """Absolute `atol` and relative `rtol`; None stands for the default of the element type.
 
-    fp32 and fp64: rtol 1e-3, atol 1e-4 of the output's peak but at least 1e-6. fp16, bf16, float8,
-    and fp32 outputs of models that compute in these: 8 and 4 machine epsilons of the coarsest type.
+    fp32 and fp64: rtol 1e-3, atol 1e-4 of the peak of the element's slice but at least 1e-6. fp16,
+    bf16, and fp32 outputs of models that compute in these: 8 and 4 machine epsilons of the coarsest
+    type. float8: as bf16, 1/16 and 1/32.
     """
 
     rtol: float | None = None
     atol: float | None = None
 
-    def limits(self, epsilon: float, peak: float) -> tuple[float, float]:
-        """(rtol, atol) for values up to `peak` computed in a type of machine epsilon `epsilon`."""
-        rtol = max(DEFAULT_RTOL, EPSILONS_RTOL * epsilon) if self.rtol is None else self.rtol
+    @property
+    def is_stated(self) -> bool:
+        """Whether the user says anything."""
+        return self.rtol is not None or self.atol is not None
+
+    def relative(self, epsilon: float) -> float:
+        """rtol for values computed in a type of machine epsilon `epsilon`."""
+        if self.rtol is not None:
+            return self.rtol
+        return min(max(DEFAULT_RTOL, EPSILONS_RTOL * epsilon), MOST_RTOL)
+
+    def absolute(self, epsilon: float, expected: np.ndarray) -> np.ndarray:
+        """atol for each element of `expected` (finite numbers), in an array that broadcasts."""
         if self.atol is not None:
-            return rtol, self.atol
+            return np.array(self.atol)
         of_peak = max(DEFAULT_ATOL_OF_PEAK, EPSILONS_ATOL_OF_PEAK * epsilon)
-        return rtol, max(of_peak * peak, LEAST_ATOL)
+        peaks = slice_peaks(expected)
+        least = LEAST_ATOL * max(1.0, peak(expected.ravel()))
+        return np.maximum(min(of_peak, MOST_ATOL_OF_PEAK) * peaks, least)
 
 
 @dataclass(frozen=True)
@@ -287,6 +310,21 @@ def _second_opinion(
     return replace(failed, passed=True, decided_by=SNR, bound=least_db, reason="")
 
 
+def slice_peaks(values: np.ndarray) -> np.ndarray:
+    """For each element the least peak among the slices it lies in, in an array that broadcasts.
+
+    A slice is all of the tensor at one index of an axis. Axes that are no SLICE_EXTENTS, and those
+    with slices of fewer than LEAST_SLICE elements, have none; the tensor itself is one.
+    """
+    magnitudes = np.abs(values if values.dtype == np.float64 else values.astype(np.float32))
+    peaks = np.array(magnitudes.max(initial=0.0))
+    for axis, extent in enumerate(values.shape):
+        if extent in SLICE_EXTENTS and values.size // extent >= LEAST_SLICE:
+            others = tuple(other for other in range(values.ndim) if other != axis)
+            peaks = np.minimum(peaks, magnitudes.max(axis=others, keepdims=True))
+    return peaks
+
+
 def _nearest_to_bound(
     expected: np.ndarray, found: np.ndarray, tolerance: Tolerance, origin: Origin
 ) -> tuple[float, float, float]:
@@ -295,15 +333,16 @@ def _nearest_to_bound(
     Elements that are not finite in the reference are left out: they are rule 3's.
     """
     finite = np.isfinite(expected)
-    all_finite = bool(finite.all())
-    e_flat = expected.ravel() if all_finite else expected[finite]
-    f_flat = found.ravel() if all_finite else found[finite]
+    if not finite.all():
+        zero = expected.dtype.type(0)
+        expected, found = np.where(finite, expected, zero), np.where(finite, found, zero)
     epsilon = max(origin.epsilon, FP32_EPSILON, machine_epsilon(expected.dtype))
-    rtol, atol = tolerance.limits(epsilon, peak(e_flat))
+    rtol = tolerance.relative(epsilon)
+    atol = np.broadcast_to(tolerance.absolute(epsilon, expected), expected.shape)
     nearest = (-math.inf, 0.0, 0.0)
-    for e, f in blocks(e_flat, f_flat):
+    for e, f, least in blocks(expected.ravel(), found.ravel(), atol.ravel()):
         error = np.abs(f - e)
-        bound = atol + rtol * np.abs(e)
+        bound = least + rtol * np.abs(e)
         excess = error - bound
         at = int(np.argmax(excess))
         nearest = max(nearest, (float(excess[at]), float(bound[at]), float(error[at])))

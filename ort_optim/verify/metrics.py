@@ -94,11 +94,11 @@ def measure(expected: np.ndarray, found: np.ndarray) -> ErrorFigures:
     )
 
 
-def blocks(e: np.ndarray, f: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Two flat arrays of equal length piece by piece in fp64, each piece small enough for cache."""
-    for start in range(0, e.size, BLOCK):
+def blocks(*flat: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Flat arrays of equal length piece by piece in fp64, each piece small enough for cache."""
+    for start in range(0, flat[0].size, BLOCK):
         piece = slice(start, start + BLOCK)
-        yield e[piece].astype(np.float64), f[piece].astype(np.float64)
+        yield tuple(each[piece].astype(np.float64) for each in flat)
 
 
 def peak(flat: np.ndarray) -> float:

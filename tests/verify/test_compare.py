@@ -24,6 +24,7 @@ from ort_optim.verify.compare import (
     OutputComparison,
     Tolerance,
     compare_outputs,
+    slice_peaks,
     worst,
 )
 from ort_optim.verify.metrics import measure
@@ -82,6 +83,45 @@ def test_default_absolute_tolerance_follows_the_peak() -> None:
     expected = np.array([0.0, 1000.0], np.float32)
     assert one(expected, expected + np.array([0.09, 0], np.float32)).passed
     assert not one(expected, expected + np.array([0.2, 0], np.float32)).passed
+
+
+def head(scores: np.ndarray) -> np.ndarray:
+    """(1, 4 + classes, anchors): boxes in pixels, and class scores below them."""
+    boxes = np.random.default_rng(1).uniform(0, 640, (1, 4, scores.shape[2]))
+    return np.concatenate([boxes, scores], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (0, 2, 1)])
+def test_class_scores_beside_boxes_are_judged_by_their_own_size(axes: tuple[int, ...]) -> None:
+    scores = np.random.default_rng(0).uniform(0, 0.05, (1, 80, 500))
+    expected = head(scores).transpose(axes)
+    for wrong in (np.zeros_like(scores), scores[:, ::-1], -scores / 2, scores * 1.02):
+        assert not one(expected, head(wrong).transpose(axes)).passed
+    rounded = expected * (1 + 1e-6 * RNG.standard_normal(expected.shape)).astype(np.float32)
+    assert one(expected, rounded).passed
+
+
+def test_a_few_roundings_of_the_largest_number_pass_anywhere() -> None:
+    expected = np.stack([np.full(100, 1e3, np.float32), np.zeros(100, np.float32)])
+    assert one(expected, expected + np.float32(9e-4)).passed
+    assert not one(expected, expected + np.float32(2e-3)).passed
+
+
+def test_peaks_are_those_of_slices_with_enough_elements() -> None:
+    values = np.ones((2, 70))
+    values[1] = 5
+    assert np.array_equal(slice_peaks(values), [[1], [5]])
+    assert np.array_equal(slice_peaks(values[:, :10]), 5)
+    assert np.array_equal(slice_peaks(np.zeros((2000, 0))), 0)
+
+
+@pytest.mark.parametrize("epsilon", [2.0**-3, 2.0**-2])
+def test_float8_models_can_fail(epsilon: float) -> None:
+    origin = Origin(epsilon=epsilon)
+    expected = RNG.standard_normal((4, 64)).astype(np.float32)
+    for wrong in (np.zeros_like(expected), -expected, expected[::-1].copy(), expected * 1.2):
+        assert not one(expected, wrong, origin=origin).passed
+    assert one(expected, expected * np.float32(1.05), origin=origin).passed
 
 
 def test_small_outputs_are_not_passed_for_being_small() -> None:
