@@ -24,9 +24,10 @@ from ort_optim.config import Config
 from ort_optim.graph import LoadedModel
 from ort_optim.graph.stats import count_ops, weight_stats
 from ort_optim.hardware import Target
+from ort_optim.reference import shorten
 from ort_optim.report import Decision, ModelFacts, Report
 from ort_optim.rewriter import Candidate
-from ort_optim.search import Faithful, Fast
+from ort_optim.search import Failure, Faithful, Fast, Timed
 from ort_optim.verify.inputs import InputPlan
 
 LIBRARIES = ("onnx", "onnxruntime", "onnx-graphsurgeon", "numpy")
@@ -54,11 +55,18 @@ def decide(
     """Keep the result if it agrees, is not slower, and is faster, simpler, smaller or repaired."""
     if outcome.found is None:
         return Decision(
-            unverified, "rewritten without verification" if unverified else "unverified"
+            unverified,
+            "rewritten without verification" if unverified else "it could not be verified",
         )
-    if not outcome.found.verdict.passed:
-        return Decision(False, f"the outputs differ: {outcome.found.verdict.reason}")
-    speed = outcome.fast.timed.ratio.verdict if outcome.fast and outcome.fast.timed else "same"
+    verdict = outcome.found.verdict
+    if not verdict.passed:
+        differ = any(not comparison.passed for comparison in (*verdict.outputs, *verdict.inner))
+        what = "the outputs differ" if differ else "the result does not work"
+        return Decision(False, f"{what}: {verdict.reason}")
+    timed = outcome.fast.timed if outcome.fast else None
+    if isinstance(timed, Failure):
+        return Decision(False, f"the result can't be timed: {shorten(timed.reason)}")
+    speed = timed.ratio.verdict if timed else "same"
     if speed == "slower":
         return Decision(False, "the result is slower")
     model = outcome.candidate.model
@@ -163,7 +171,7 @@ def _verification(outcome: Outcome) -> reporting.Verification:
 def _timing(outcome: Outcome, threads: int) -> reporting.Timing:
     timed = outcome.fast.timed if outcome.fast else None
     undone = outcome.fast.undone if outcome.fast else ()
-    if timed is None:
+    if not isinstance(timed, Timed):
         return reporting.Timing("not timed", undone_passes=undone)
     ratio = timed.ratio
     return reporting.Timing(

@@ -11,7 +11,7 @@ from ort_optim.errors import InputError
 
 @dataclass(frozen=True)
 class Config:
-    """The options of `optimize`; each is a command-line option of the same name.
+    """The options of `optimize`. Most are command-line options, too.
 
     Attributes:
         target: "native", the name of a shipped target, or the path of a facts file.
@@ -27,6 +27,8 @@ class Config:
         sets: How many generated input sets to compare on.
         seed: Of the generated inputs.
         timeout_s: How long one call into ONNX Runtime may take.
+        search_seconds: How long rewrites at fault are searched for, from the first fault on; then
+            all passes that are still suspect are left out.
     """
 
     target: str = "native"
@@ -43,6 +45,7 @@ class Config:
     sets: int = 3
     seed: int = 0
     timeout_s: float = 600.0
+    search_seconds: float = 300.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "disable", frozenset(self.disable))
@@ -55,7 +58,11 @@ class Config:
             raise InputError(f"threads must be at least 1, not {self.threads}")
         if self.sets < 1:
             raise InputError(f"sets must be at least 1, not {self.sets}")
-        for name in ("rtol", "atol"):
+        if self.seed < 0:
+            raise InputError(f"seed must be at least 0, not {self.seed}")
+        if not 0 < self.timeout_s < float("inf"):
+            raise InputError(f"timeout_s must be a number above 0, not {self.timeout_s}")
+        for name in ("rtol", "atol", "search_seconds"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise InputError(f"{name} must be a number of at least 0, not {value}")

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from onnx import ModelProto
 
 from ort_optim import assembly
 from ort_optim.assembly import Outcome
 from ort_optim.config import Config
-from ort_optim.engine import Engine, EngineError
+from ort_optim.engine import Engine, EngineError, Spill, unload
 from ort_optim.errors import InputError, VerificationError, WorkerError
 from ort_optim.graph import LoadedModel, load_model
 from ort_optim.graph.functions import inline_functions
@@ -30,7 +31,7 @@ from ort_optim.passes import PASSES
 from ort_optim.reference import Reference, Unrunnable, open_reference, shorten
 from ort_optim.report import Report, check_report_path, write_report
 from ort_optim.rewriter import Plan, Rewriter
-from ort_optim.search import Search
+from ort_optim.search import Faithful, Fast, Search
 from ort_optim.verify.compare import Tolerance
 from ort_optim.verify.data import load_samples
 from ort_optim.verify.dimensions import check_pins
@@ -87,31 +88,32 @@ class _Run:
         """Do it all."""
         _check_pass_names(self.config.disable)
         check_writable(self.destination)
-        target = load_target(self.config.target)
-        with (
-            Engine(timeout_s=self.config.timeout_s) as engine,
+        with (  # the engine ends first: it maps files in the scratch folder
             scratch_folder() as scratch,
+            Engine(timeout_s=self.config.timeout_s) as engine,
         ):
             engine.start()
-            return self._run(engine, scratch, target)
+            return self._run(engine, Spill(scratch), load_target(self.config.target))
 
-    def _run(self, engine: Engine, scratch: Path, target: Target) -> Report:
+    def _run(self, engine: Engine, spill: Spill, target: Target) -> Report:
         with self._stage("load"):
-            original = load_model(self.source)
+            original = unload(load_model(self.source), spill)
             before = assembly.model_facts(original)
             clean_up(self.destination)
             repaired, repairs = _prepare(original, self.config)
-            reference = open_reference(engine, original, repaired, scratch)
+            reference = open_reference(engine, original, repaired, spill)
             samples = self._samples(engine, reference)
         rewriter = Rewriter(repaired, original.folder, engine)
         threads = self._threads(target)
         if isinstance(reference, Reference) and isinstance(samples, InputPlan):
             verifier = self._verifier(engine, reference, samples)
-            search = Search(engine, rewriter, verifier, reference, threads, scratch)
-            outcome = self._search(search, samples)
+            seconds = self.config.search_seconds
+            search = Search(engine, rewriter, verifier, reference, threads, spill, seconds)
+            outcome = self._search(search, samples, has_repairs=bool(repairs))
+            self.warnings += search.notes
         else:
             reason = next(x.reason for x in (reference, samples) if isinstance(x, Unrunnable))
-            outcome = self._unverified(rewriter, reason)
+            outcome = self._unverified(rewriter, reason, Plan(disabled=self.config.disable))
         self.warnings += [f"pass left out: {reason}" for reason in rewriter.failures.values()]
         with self._stage("save"):
             decision = assembly.decide(outcome, before, repairs, unverified=self.config.unverified)
@@ -119,6 +121,8 @@ class _Run:
                 model, external = outcome.candidate.model, bool(original.data_files)
                 save_model(model, original.folder, self.destination, external=external)
             else:
+                if self.config.shapes:
+                    self.warnings.append("--shape is not in OUT, which is the original")
                 copy_model(original, self.destination)
             after = assembly.model_facts(load_model(self.destination))
         return assembly.report(
@@ -149,7 +153,9 @@ class _Run:
         config, infos = self.config, engine.inputs(reference.session)
         check_pins(infos, config.shapes)
         if config.data is not None:
-            return _run_samples(engine, reference.session, load_samples(config.data, infos))
+            given = load_samples(config.data, infos)
+            _check_samples(given, config.shapes)
+            return _run_samples(engine, reference.session, given)
         found = find_inputs(
             engine,
             reference.session,
@@ -165,7 +171,7 @@ class _Run:
         return found
 
     def _verifier(self, engine: Engine, reference: Reference, samples: InputPlan) -> Verifier:
-        return Verifier(
+        verifier = Verifier(
             engine,
             reference.source,
             samples.feeds,
@@ -174,19 +180,32 @@ class _Run:
             structure=reference.model,
             tolerance=Tolerance(self.config.rtol, self.config.atol),
         )
+        if not samples.session_lost:
+            engine.close(reference.session)  # it may hold a packed copy of all weights
+        return verifier
 
-    def _search(self, search: Search, samples: InputPlan) -> Outcome:
+    def _search(self, search: Search, samples: InputPlan, *, has_repairs: bool) -> Outcome:
         with self._stage("rewrite"):
             found = search.faithful(Plan(disabled=self.config.disable))
+            if not found.verdict.passed and has_repairs:
+                found = search.bare(found)
         self.seconds["verify"] = search.verify_seconds
         self.seconds["rewrite"] -= search.verify_seconds
-        if not found.verdict.passed or not found.candidate.rewrites or not self.config.timing:
-            return Outcome(found.candidate, samples=samples, found=found)
-        with self._stage("time"):
-            fast = search.as_fast(found, samples.feeds[0])
-        return Outcome(fast.found.candidate, samples=samples, found=fast.found, fast=fast)
+        if found.verdict.passed and not _is_proof(found):
+            return self._unverified(search.rewriter, found.verdict.reason, found.candidate.plan)
+        fast = None
+        if found.verdict.passed and found.candidate.rewrites and self.config.timing:
+            with self._stage("time"):
+                fast = search.as_fast(found, samples.feeds[0])
+                found = fast.found
+                if not fast.keeps_pace and has_repairs:
+                    self.warnings.append("only repaired: all rewrites together are slower")
+                    found = search.bare(found)
+                    fast = Fast(found, None, fast.undone)
+        _unmark(found.candidate.model)
+        return Outcome(found.candidate, samples=samples, found=found, fast=fast)
 
-    def _unverified(self, rewriter: Rewriter, reason: str) -> Outcome:
+    def _unverified(self, rewriter: Rewriter, reason: str, plan: Plan) -> Outcome:
         """What becomes of a model whose outputs can't be compared."""
         if self.config.require_verify:
             raise VerificationError(f"{self.source} can't be verified: {reason}")
@@ -195,7 +214,7 @@ class _Run:
             return Outcome(rewriter.candidate(Plan(limit=0)), reason=reason)
         self.warnings.append(f"rewritten without verification: {reason}")
         with self._stage("rewrite"):
-            candidate = rewriter.candidate(Plan(disabled=self.config.disable))
+            candidate = rewriter.candidate(plan)
         _mark_unverified(candidate.model, reason)
         return Outcome(candidate, reason=reason)
 
@@ -209,10 +228,26 @@ class _Run:
             self.seconds[name] = time.perf_counter() - started
 
 
+def _is_proof(found: Faithful) -> bool:
+    """Whether outputs that agree say anything: they held values, or never can."""
+    if found.is_original or found.verdict.exercised:
+        return True
+    return all(
+        any(dim.HasField("dim_value") and dim.dim_value == 0 for dim in output.dim)
+        for output in (value.type.tensor_type.shape for value in found.candidate.model.graph.output)
+    )
+
+
 def _mark_unverified(model: ModelProto, reason: str) -> None:
-    entries = {entry.key: entry for entry in model.metadata_props}
-    entry = entries.get(UNVERIFIED_MARK) or model.metadata_props.add(key=UNVERIFIED_MARK)
-    entry.value = reason
+    _unmark(model)
+    model.metadata_props.add(key=UNVERIFIED_MARK, value=reason)
+
+
+def _unmark(model: ModelProto) -> None:
+    """Take back what an earlier run noted: it does not hold for a result that was compared."""
+    for index in reversed(range(len(model.metadata_props))):
+        if model.metadata_props[index].key == UNVERIFIED_MARK:
+            del model.metadata_props[index]
 
 
 def _check_pass_names(disabled: frozenset[str]) -> None:
@@ -230,6 +265,18 @@ def _prepare(original: LoadedModel, config: Config) -> tuple[ModelProto, list[st
     return inline_functions(model), repairs
 
 
+def _check_samples(samples: list[Feeds], pins: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise InputError where the user's samples have other shapes than the user pinned."""
+    for feeds in samples:
+        for name, wanted in pins.items():
+            found = np.shape(feeds[name])
+            if found != wanted:
+                raise InputError(
+                    f"--shape {name}:{'x'.join(map(str, wanted))} contradicts --data, where "
+                    f"'{name}' is {'x'.join(map(str, found)) or 'a scalar'}: give matching samples"
+                )
+
+
 def _run_samples(engine: Engine, session: int, samples: list[Feeds]) -> InputPlan | Unrunnable:
     """The user's samples with the reference's answers."""
     outputs, seconds = [], []
@@ -240,5 +287,8 @@ def _run_samples(engine: Engine, session: int, samples: list[Feeds]) -> InputPla
             seconds.append(time.perf_counter() - started)
     except (EngineError, WorkerError) as error:
         return Unrunnable(f"it does not run on the given data: {shorten(str(error))}")
-    shapes = tuple({name: value.shape for name, value in feeds.items()} for feeds in samples)
+    shapes = tuple(
+        {name: value.shape for name, value in feeds.items() if isinstance(value, np.ndarray)}
+        for feeds in samples
+    )
     return InputPlan(tuple(samples), tuple(outputs), shapes, tuple(seconds))

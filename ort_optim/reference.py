@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from onnx import ModelProto
 
-from ort_optim.engine import Engine, EngineError, ModelSource, make_source
+from ort_optim.engine import Engine, EngineError, ModelSource, Spill, make_source
 from ort_optim.errors import InputError, WorkerError
 from ort_optim.graph import LoadedModel
 
@@ -51,12 +50,12 @@ class Unrunnable:
 
 
 def open_reference(
-    engine: Engine, original: LoadedModel, repaired: ModelProto, scratch: Path
+    engine: Engine, original: LoadedModel, repaired: ModelProto, spill: Spill
 ) -> Reference | Unrunnable:
     """Open the original, else its repaired copy. Raises InputError if ORT finds both invalid."""
     complaint = ""
     for model, is_repaired in ((original.model, False), (repaired, True)):
-        source = make_source(model, original.folder, scratch)
+        source = make_source(model, original.folder, spill)
         try:
             return Reference(model, source, engine.open(source), is_repaired)
         except (EngineError, WorkerError) as error:

@@ -1,6 +1,7 @@
 """The command line: one file per command, one line per command in `COMMANDS`.
 
-A command module has NAME, HELP, add_arguments(parser) and run(args) -> exit code.
+A command module has NAME, HELP, add_arguments(parser) and run(args) -> exit code. NAME and HELP
+stand in `COMMANDS` too, so that nothing need be imported to list them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ from typing import NoReturn
 from ort_optim._version import __version__
 from ort_optim.errors import InputError, OrtOptimError
 
-COMMANDS = ("optimize", "inspect", "compare", "bench", "probe", "inline")
+COMMANDS = {
+    "optimize": "optimize a model, verify that its outputs agree, and report what was done",
+    "inspect": "print what is in a model: inputs, layers, shapes, multiply-accumulates, weights",
+    "compare": "compare the outputs of two models; exit code 3 when they differ",
+    "bench": "time models side by side, as ONNX Runtime runs them with all its optimizations",
+    "probe": "print the hardware facts",
+    "inline": (
+        "write the plain model: calls of ort_optim's functions become the nodes they stand for"
+    ),
+}
 
 FAULT_OF_OURS = 1
 
@@ -70,11 +80,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"ort_optim {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    # Only the command that is called is imported: each brings libraries that take time to load.
-    wanted = [name for name in COMMANDS if name in arguments[:1]] or COMMANDS
-    for name in wanted:
+    for name, told in COMMANDS.items():
+        sub = commands.add_parser(name, help=told, description=told)
+        if name not in arguments:
+            continue
+        # Only the command that is called is imported: each brings libraries that take time to load.
         command = importlib.import_module(f"ort_optim.cli.{name}")
-        sub = commands.add_parser(command.NAME, help=command.HELP, description=command.HELP)
         command.add_arguments(sub)
         sub.add_argument("--debug", action="store_true", help="show a traceback on errors")
         sub.set_defaults(run=command.run)
