@@ -11,6 +11,7 @@ origins.py      what stands upstream of an output: random ops, coarse types, ops
 compare.py      the rules by which outputs agree
 replay.py       outputs that jump: a fault or a near tie?
 frontier.py     outputs that say little: the inner tensors before them
+chance.py       random ops: both models are fed the same tensors
 judge.py        Verifier: the verdict on a candidate model
 bisect.py       the rewrite at fault among many
 layers.py       the first layer at which two models part

@@ -2,11 +2,14 @@
 
 Verifier    holds the reference's answers; `check` opens a candidate and runs it once per set
 Verdict     per output the worst comparison over all input sets
+
+Two helpers look further where outputs say little: `chance` makes random ops certain, `frontier`
+compares the inner tensors before ops that jump.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +17,13 @@ from onnx import ModelProto
 
 from ort_optim.engine import Engine, EngineError, ModelSource, TensorInfo, Value
 from ort_optim.errors import WorkerError
+from ort_optim.verify.chance import (
+    drawn_feeds,
+    has_random_ops,
+    make_certain,
+    odds_name,
+    random_tensors,
+)
 from ort_optim.verify.compare import (
     OutputComparison,
     Tolerance,
@@ -24,7 +34,7 @@ from ort_optim.verify.compare import (
 from ort_optim.verify.frontier import Frontier
 from ort_optim.verify.metrics import is_float
 from ort_optim.verify.origins import Origin, trace_origins
-from ort_optim.verify.replay import explain_by_near_tie
+from ort_optim.verify.replay import explain_by_near_tie, tap_all
 
 Feeds = Mapping[str, Value]
 Outputs = Mapping[str, Value]
@@ -70,7 +80,9 @@ class Verifier:
 
     The reference runs once per set with graph optimizations off, here or (with `outputs`) before.
     What ONNX Runtime's own optimizations make of it is found out only if a candidate misses the
-    plain tolerance; `own_noise` False leaves that rule out.
+    plain tolerance; `own_noise` False leaves that rule out, as a stated tolerance does by default:
+    it is meant as it is stated. Random ops that the candidate still has are fed with the same
+    tensors in both models.
 
     `session` is a handle of the open reference, else it is opened and closed again; `structure`
     spares parsing a reference that comes as ModelSource. Raises EngineError if the reference
@@ -87,18 +99,20 @@ class Verifier:
         session: int | None = None,
         structure: ModelProto | None = None,
         tolerance: Tolerance | None = None,
-        own_noise: bool = True,
+        own_noise: bool | None = None,
     ) -> None:
         self._engine = engine
         self._source = _source(reference)
         self._structure = structure or _structure(reference)
         self._feeds = list(feeds)
         self._tolerance = tolerance or Tolerance()
-        self._own_noise = own_noise
+        self._own_noise = not self._tolerance.is_stated if own_noise is None else own_noise
         self._own: list[Outputs | None] | None = None
         self._worker_died = False  # while something other than the candidate was run
         self._origins: dict[str, Origin] | None = None
         self._frontier: Frontier | None = None
+        self._random = has_random_ops(self._structure)
+        self._certain: dict[frozenset[str], Certain | None] = {}
         handle = engine.open(self._source) if session is None else session
         try:
             self._inputs = engine.inputs(handle)
@@ -119,6 +133,11 @@ class Verifier:
         with ONNX Runtime's optimizations on; inner tensors are compared without them only. A
         candidate that ORT refuses or crashes on fails, with the reason.
         """
+        certain = self._made_certain(candidate) if self._random else None
+        if certain is not None:
+            theirs = make_certain(_source(candidate), certain.values)
+            verdict = certain.verifier.check(theirs, optimize=optimize, all_sets=all_sets)
+            return _without_odds(verdict, certain.values)
         compared: list[list[OutputComparison]] = []
         try:
             session = self._engine.open(_source(candidate), optimize=optimize)
@@ -149,6 +168,34 @@ class Verifier:
         if verdict.passed and not optimize and self._is_mute:
             return self._look_inside(verdict, candidate)
         return verdict
+
+    def _made_certain(self, candidate: Model) -> Certain | None:
+        """The reference fed with those random tensors that the candidate also makes, if any."""
+        ours = random_tensors(self._structure.graph)
+        theirs = random_tensors(_structure(candidate).graph)
+        names = frozenset(name for name, op in ours.items() if theirs.get(name) == op)
+        if not names:
+            return None
+        if names not in self._certain:
+            try:
+                self._certain[names] = self._make_certain(sorted(names))
+            except (EngineError, WorkerError):
+                self._certain[names] = None
+        return self._certain[names]
+
+    def _make_certain(self, names: Sequence[str]) -> Certain:
+        drawn = tap_all(self._engine, (self._structure, self._source), self._feeds, names)
+        verifier = Verifier(
+            self._engine,
+            make_certain(self._source, drawn[0]),
+            [
+                {**feeds, **drawn_feeds(values)}
+                for feeds, values in zip(self._feeds, drawn, strict=True)
+            ],
+            tolerance=self._tolerance,
+            own_noise=self._own_noise,
+        )
+        return Certain(verifier, drawn[0])
 
     @property
     def _is_mute(self) -> bool:
@@ -217,8 +264,8 @@ class Verifier:
         return self._origins
 
     def _known_origins(self) -> Mapping[str, Origin]:
-        """Origins if they are known already: equal outputs need none."""
-        return self._origins or {}
+        """Origins if they are known or needed: equal outputs of models without chance need none."""
+        return self.origins if self._random else self._origins or {}
 
     def _own_outputs(self, index: int) -> Outputs | None:
         """The reference's outputs under ONNX Runtime's own optimizations; None where it fails."""
@@ -244,6 +291,24 @@ class Verifier:
             if _interface(before) != _interface(after):
                 return f"the {what} are {_spell(after)} instead of {_spell(before)}"
         return ""
+
+
+@dataclass(frozen=True)
+class Certain:
+    """A verifier whose reference is fed with random tensors; `values` are those of one set."""
+
+    verifier: Verifier
+    values: Outputs
+
+
+def _without_odds(verdict: Verdict, names: Iterable[str]) -> Verdict:
+    """`verdict`, with what random ops read moved from the outputs to the inner tensors."""
+    odds = {odds_name(name) for name in names}
+    return replace(
+        verdict,
+        outputs=tuple(c for c in verdict.outputs if c.name not in odds),
+        inner=verdict.inner + tuple(c for c in verdict.outputs if c.name in odds),
+    )
 
 
 def _verdict(compared: Sequence[Sequence[OutputComparison]]) -> Verdict:

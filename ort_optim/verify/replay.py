@@ -11,7 +11,7 @@ If both hold, the candidate computed the same numbers but for rounding, and the 
 from them: the difference was a near tie.
 
     explain_by_near_tie    asks both questions
-    tap                    inner tensors of a model: run it with further graph outputs
+    tap, tap_all           inner tensors of a model: run it with further graph outputs
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def explain_by_near_tie(
         )
         if not all(comparison.passed for comparison in agree):
             return {}
-        rest = remainder(reference[0], {n: np.asarray(v) for n, v in at_cut.items()}, outputs)
+        rest = remainder(
+            _with_references(reference), {n: np.asarray(v) for n, v in at_cut.items()}, outputs
+        )
         blobs = tuple(b for b in reference[1].blobs if b.name in _initializers(rest))
         source = ModelSource(proto=rest.SerializeToString(), blobs=blobs)
         replayed = _run_once(engine, source, feeds, at_cut)
@@ -102,6 +104,12 @@ def explain_by_near_tie(
                 reason="follows from inputs of its ops that agree but for rounding",
             )
     return explained
+
+
+def _with_references(model: tuple[ModelProto, ModelSource]) -> ModelProto:
+    """The structure in which the weights that are blobs hold no data of their own."""
+    structure, source = model
+    return ModelProto.FromString(source.proto) if source.proto and source.blobs else structure
 
 
 def find_cuts(reference: GraphProto, candidate: GraphProto, outputs: Sequence[str]) -> list[Cut]:

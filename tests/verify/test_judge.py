@@ -14,7 +14,7 @@ from ort_optim.verify.compare import (
     TWICE_OWN,
     Tolerance,
 )
-from ort_optim.verify.judge import Verifier
+from ort_optim.verify.judge import NOT_EXERCISED, Verifier
 from tests.verify.models import chain, parse
 from tests.verify.mortal import Mortal
 
@@ -95,14 +95,50 @@ def test_a_reference_that_fails_is_an_error(engine: Engine) -> None:
         Verifier(engine, chain(), [{"x": np.zeros((5, 5), np.float32)}])
 
 
-def test_random_outputs_are_judged_by_shape_and_type(engine: Engine) -> None:
-    template = "g (float[2, 3] x) => (float[2, 3] y) {{ r = {op}(x) y = Add(x, r) }}"
-    normal, uniform = (
-        parse(template.format(op=op)) for op in ("RandomNormalLike", "RandomUniformLike")
+def with_noise(weight: float = 1.0, op: str = "RandomNormalLike", name: str = "r") -> ModelProto:
+    """y = w (w x + noise), of which `op` makes the noise under the name `name`."""
+    return parse(
+        f"""
+        g (float[2, 3] x) => (float[2, 3] y) <float w = {{{weight}}}>
+        {{ mean = Mul(x, w) {name} = {op}(mean) z = Add(mean, {name}) y = Mul(z, w) }}
+        """
     )
-    verdict = Verifier(engine, normal, FEEDS).check(uniform)
+
+
+def test_models_that_keep_their_random_ops_are_judged_on_the_same_noise(engine: Engine) -> None:
+    verifier = Verifier(engine, with_noise(), FEEDS)
+    same = verifier.check(with_noise())
+    assert same.passed
+    assert same.exercised
+    assert same.outputs[0].decided_by == EXACT
+    assert verifier.check(with_noise(1.00001), optimize=True).outputs[0].decided_by == PLAIN
+    assert not verifier.check(with_noise(1.1)).passed
+
+
+@pytest.mark.parametrize(
+    "candidate", [with_noise(9.0, op="RandomUniformLike"), with_noise(9.0, name="renamed")]
+)
+def test_without_their_random_ops_models_are_judged_by_shape_and_type(
+    engine: Engine, candidate: ModelProto
+) -> None:
+    verdict = Verifier(engine, with_noise(), FEEDS).check(candidate)
     assert verdict.passed
     assert verdict.outputs[0].decided_by == RANDOM
+    assert not verdict.exercised
+    assert verdict.reason == NOT_EXERCISED
+
+
+def test_the_odds_that_a_random_op_reads_are_compared(engine: Engine) -> None:
+    template = """
+        g (float[2, 3] x) => (float[2, 3] y) <float w = {{{0}}}>
+        {{ p = Mul(x, w)  odds = Sigmoid(p)  y = Bernoulli(odds) }}
+    """
+    verifier = Verifier(engine, parse(template.format(1.0)), FEEDS)
+    same = verifier.check(parse(template.format(1.0)))
+    assert same.passed
+    assert [c.name for c in same.outputs] == ["y"]
+    assert [c.name for c in same.inner] == ["y (odds)"]
+    assert not verifier.check(parse(template.format(1.1))).passed
 
 
 def classifier(nudge: float, index: str = "ArgMax<axis = 1, keepdims = 0>") -> ModelProto:
@@ -161,7 +197,7 @@ def test_what_follows_from_a_near_tie_is_not_blamed_either(engine: Engine) -> No
     assert decided["best"] == PLAIN
 
 
-def test_orts_own_noise_counts_only_if_allowed(engine: Engine) -> None:
+def test_orts_own_noise_widens_no_tolerance_that_is_stated_unless_asked(engine: Engine) -> None:
     rng = np.random.default_rng(0)
     model = parse(
         """
@@ -175,9 +211,10 @@ def test_orts_own_noise_counts_only_if_allowed(engine: Engine) -> None:
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     feeds = [{"x": rng.standard_normal((1, 64, 9, 9)).astype(np.float32)}]
     exact = Tolerance(rtol=0.0, atol=2e-7)  # ORT fuses the Mul into the Conv: rounding differs
-    strict = Verifier(engine, model, feeds, tolerance=exact, own_noise=False)
+    strict = Verifier(engine, model, feeds, tolerance=exact)
     assert not strict.check(model, optimize=True).passed
-    verdict = Verifier(engine, model, feeds, tolerance=exact).check(model, optimize=True)
+    lenient = Verifier(engine, model, feeds, tolerance=exact, own_noise=True)
+    verdict = lenient.check(model, optimize=True)
     assert verdict.passed
     assert verdict.outputs[0].decided_by in (TWICE_OWN, SNR)
 
