@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto
 
 from ort_optim.engine.spill import Spill, can_be_mapped, is_heavy, without_data
 from ort_optim.engine.wire import Blob, ModelSource
-from ort_optim.graph.load import inner_tensors
+from ort_optim.graph.walk import inner_tensors
 from ort_optim.graph.weights import ByteRange, external_range, is_external, make_inline
 
 

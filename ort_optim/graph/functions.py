@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 import onnx.inliner
-from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, OperatorSetIdProto
+from onnx import FunctionProto, ModelProto, NodeProto, OperatorSetIdProto
 
-from ort_optim.graph import weights
+from ort_optim.graph.skeleton import copy_fields, skeleton_tensor
+from ort_optim.graph.walk import node_graphs
 
 Key = tuple[str, str, str]  # domain, name, overload
 
@@ -87,28 +88,13 @@ def _all_nodes(bodies: Iterable[Iterable[NodeProto]]) -> Iterator[NodeProto]:
     for body in bodies:
         for node in body:
             yield node
-            for attribute in node.attribute:
-                if attribute.type == AttributeProto.GRAPH:
-                    yield from _all_nodes([attribute.g.node])
-                elif attribute.type == AttributeProto.GRAPHS:
-                    yield from _all_nodes(graph.node for graph in attribute.graphs)
+            yield from _all_nodes(graph.node for graph in node_graphs(node))
 
 
 def _bare(model: ModelProto) -> ModelProto:
-    """The model with the data of large initializers left out."""
+    """The model with the data of large initializers left out; all else is needed."""
     bare = ModelProto()
-    for field, value in model.ListFields():
-        if field.name == "graph":
-            continue
-        if field.is_repeated:
-            getattr(bare, field.name).extend(value)
-        else:
-            setattr(bare, field.name, value)
-    for field, value in model.graph.ListFields():
-        if field.name == "initializer":
-            bare.graph.initializer.extend(weights.skeleton(tensor) for tensor in value)
-        elif field.is_repeated:
-            getattr(bare.graph, field.name).extend(value)
-        else:
-            setattr(bare.graph, field.name, value)
+    copy_fields(model, bare, skip=frozenset({"graph"}))
+    copy_fields(model.graph, bare.graph, skip=frozenset({"initializer"}))
+    bare.graph.initializer.extend(skeleton_tensor(t) for t in model.graph.initializer)
     return bare

@@ -14,18 +14,20 @@ from typing import Any
 
 from onnx import ModelProto, NodeProto, TypeProto, ValueInfoProto, helper
 
-from ort_optim.graph.load import load_model, subgraphs
+from ort_optim.graph.load import load_model
 from ort_optim.graph.macs import Macs, Shape
 from ort_optim.graph.repair import pin_shapes, repair
+from ort_optim.graph.shapes import dims_of
+from ort_optim.graph.skeleton import skeleton_model
 from ort_optim.graph.stats import (
     Layer,
     WeightStats,
     count_ops,
     layers,
     op_name,
-    skeleton_model,
     weight_stats,
 )
+from ort_optim.graph.walk import subgraphs
 
 SCHEMA_VERSION = 1
 OWN_DOMAIN = "ort_optim"
@@ -155,13 +157,7 @@ def _plain_macs(macs: Macs) -> list[dict[str, Any]]:
 
 
 def _value(info: ValueInfoProto) -> Value:
-    shape: Shape | None = None
-    if info.type.HasField("tensor_type") and info.type.tensor_type.HasField("shape"):
-        shape = tuple(
-            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-            for dim in info.type.tensor_type.shape.dim
-        )
-    return Value(info.name, _type_text(info.type), shape)
+    return Value(info.name, _type_text(info.type), dims_of(info.type))
 
 
 def _type_text(proto: TypeProto) -> str:

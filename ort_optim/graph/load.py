@@ -7,22 +7,17 @@ stumbles over it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, TensorProto
 
 from ort_optim.errors import InputError
-from ort_optim.graph.weights import (
-    LFS_POINTER,
-    SKELETON_BYTES,
-    external_range,
-    is_external,
-    make_inline,
-)
+from ort_optim.graph.skeleton import SKELETON_BYTES
+from ort_optim.graph.walk import tensors
+from ort_optim.graph.weights import LFS_POINTER, external_range, is_external, make_inline
 
 PROTOBUF_LIMIT_BYTES = 2**31 - 1
 ORT_FORMAT_MARK = b"ORTM"  # at byte 4 of a model in ORT's own format
@@ -119,55 +114,3 @@ def _check_tensors(path: Path, model: ModelProto) -> None:
                 f"{path}: tensor '{tensor.name}' has an element type unknown to onnx: "
                 f"{tensor.data_type}"
             )
-
-
-def tensors(model: ModelProto) -> Iterator[TensorProto]:
-    """All constant tensors: initializers and attributes, in subgraphs and functions too."""
-    yield from model.graph.initializer
-    yield from inner_tensors(model)
-
-
-def inner_tensors(model: ModelProto) -> Iterator[TensorProto]:
-    """All constant tensors but the main graph's dense initializers."""
-    yield from _graph_tensors(model.graph, initializers=False)
-    for function in model.functions:
-        yield from _node_tensors(function.node)
-
-
-def _graph_tensors(graph: GraphProto, *, initializers: bool = True) -> Iterator[TensorProto]:
-    if initializers:
-        yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield sparse.values
-        yield sparse.indices
-    yield from _node_tensors(graph.node)
-
-
-def _node_tensors(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
-    for node in nodes:
-        for attribute in node.attribute:
-            yield from _attribute_tensors(attribute)
-
-
-def _attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
-    if attribute.HasField("t"):
-        yield attribute.t
-    yield from attribute.tensors
-    if attribute.HasField("sparse_tensor"):
-        yield attribute.sparse_tensor.values
-        yield attribute.sparse_tensor.indices
-    if attribute.HasField("g"):
-        yield from _graph_tensors(attribute.g)
-    for graph in attribute.graphs:
-        yield from _graph_tensors(graph)
-
-
-def subgraphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """The graph itself and everything nested in its nodes, outer ones first."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from subgraphs(attribute.g)
-            for inner in attribute.graphs:
-                yield from subgraphs(inner)

@@ -13,14 +13,16 @@ from typing import Any
 import onnx
 from onnx import AttributeProto, TensorProto, numpy_helper
 
-from ort_optim.graph import weights
+from ort_optim.graph.skeleton import (
+    FIRST_IR_WITH_PLAIN_INITIALIZERS,
+    copy_fields,
+    skeleton_tensor,
+)
 from ort_optim.graph.view import Constant, Graph, Node
 
 _REBUILT_FIELDS = frozenset(
     {"node", "initializer", "sparse_initializer", "value_info", "quantization_annotation"}
 )
-
-FIRST_IR_WITH_PLAIN_INITIALIZERS = 4
 
 Keep = Callable[[TensorProto], TensorProto]
 """What becomes of an initializer's proto on its way into the merged model."""
@@ -32,7 +34,7 @@ def merge(root: Graph) -> onnx.ModelProto:
     if not is_changed(root):
         model.CopyFrom(root.model.proto)
         return model
-    _copy_fields(root.model.proto, model, skip=frozenset({"graph"}))
+    copy_fields(root.model.proto, model, skip=frozenset({"graph"}))
     _fill(model.graph, root, _as_is)
     if model.graph.initializer:
         # Passes make initializers that are no graph inputs, which older versions did not know.
@@ -47,8 +49,8 @@ def skeleton(root: Graph) -> onnx.ModelProto:
     This is what shape inference works on: small, and free of shapes that may be wrong.
     """
     model = onnx.ModelProto()
-    _copy_fields(root.model.proto, model, skip=frozenset({"graph"}))
-    _fill(model.graph, root, weights.skeleton, with_value_info=False)
+    copy_fields(root.model.proto, model, skip=frozenset({"graph"}))
+    _fill(model.graph, root, skeleton_tensor, with_value_info=False)
     return model
 
 
@@ -80,7 +82,7 @@ def _is_touched(node: Node) -> bool:
 def _fill(
     proto: onnx.GraphProto, graph: Graph, keep: Keep, *, with_value_info: bool = True
 ) -> None:
-    _copy_fields(graph.proto, proto, skip=_REBUILT_FIELDS)
+    copy_fields(graph.proto, proto, skip=_REBUILT_FIELDS)
     for node in graph.nodes:
         _add_node(proto, node, keep, with_value_info)
     names = {tensor.name for node in graph.nodes for tensor in node.outputs}
@@ -137,7 +139,7 @@ def _add_node(proto: onnx.GraphProto, node: Node, keep: Keep, with_value_info: b
         return
     made = proto.node.add()
     if node.proto is not None:
-        _copy_fields(
+        copy_fields(
             node.proto, made, skip=frozenset({"input", "output", "attribute", "op_type", "domain"})
         )
     made.op_type = node.op
@@ -172,16 +174,3 @@ def _attribute(name: str, value: Any) -> AttributeProto:
 
 def _as_is(tensor: TensorProto) -> TensorProto:
     return tensor
-
-
-def _copy_fields(source: Any, target: Any, *, skip: frozenset[str]) -> None:
-    """Copy all set fields of a message but those named."""
-    for field, value in source.ListFields():
-        if field.name in skip:
-            continue
-        if field.is_repeated:
-            getattr(target, field.name).extend(value)
-        elif field.message_type is not None:
-            getattr(target, field.name).CopyFrom(value)
-        else:
-            setattr(target, field.name, value)

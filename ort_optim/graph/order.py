@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from onnx import GraphProto, NodeProto
 
-from ort_optim.graph.load import subgraphs
+from ort_optim.graph.walk import node_graphs, subgraphs
 
 
 def sort_nodes(nodes: Sequence[NodeProto]) -> list[NodeProto] | None:
@@ -42,9 +42,8 @@ def sort_nodes(nodes: Sequence[NodeProto]) -> list[NodeProto] | None:
 def reads(node: NodeProto) -> list[str]:
     """The names a node reads, those its subgraphs capture included."""
     names = [name for name in node.input if name]
-    for attribute in node.attribute:
-        for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-            names.extend(_captures(graph))
+    for graph in node_graphs(node):
+        names.extend(_captures(graph))
     return names
 
 

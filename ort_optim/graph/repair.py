@@ -21,16 +21,15 @@ import onnx
 from onnx import FunctionProto, GraphProto, ModelProto, helper
 
 from ort_optim.errors import InputError
-from ort_optim.graph import weights
-from ort_optim.graph.load import subgraphs
-from ort_optim.graph.merge import FIRST_IR_WITH_PLAIN_INITIALIZERS
+from ort_optim.graph.names import Names
 from ort_optim.graph.order import sort_graph
 from ort_optim.graph.scopes import make_names_unique
 from ort_optim.graph.shapes import infer
+from ort_optim.graph.skeleton import FIRST_IR_WITH_PLAIN_INITIALIZERS, skeleton_model
+from ort_optim.graph.walk import STANDARD_DOMAINS, subgraphs
 
 FIRST_IR_WITH_IMPORTS = 3
 LARGEST_DIMENSION = 2**63 - 1
-STANDARD_DOMAINS = ("", "ai.onnx")
 
 
 def repair(model: ModelProto, *, keep_initializer_inputs: bool = False) -> list[str]:
@@ -186,17 +185,12 @@ def _unique_tensors(model: ModelProto) -> Iterator[str]:
 
 
 def _rename_duplicates(graph: GraphProto | FunctionProto) -> int:
-    taken = {node.name for node in graph.node if node.name}
+    taken = Names(node.name for node in graph.node)
     seen: set[str] = set()
     renamed = 0
     for node in graph.node:
         if node.name and node.name in seen:
-            node.name = next(
-                name
-                for name in (f"{node.name}_{n}" for n in itertools.count(1))
-                if name not in taken
-            )
-            taken.add(node.name)
+            node.name = taken.numbered(node.name)
             renamed += 1
         seen.add(node.name)
     return renamed
@@ -206,7 +200,10 @@ def _type_outputs(model: ModelProto) -> Iterator[str]:
     bare = [value for value in model.graph.output if not _is_typed(value)]
     if not bare:
         return
-    inferred = {value.name: value for value in infer(_without_weights(model)).graph.output}
+    inferred = {
+        value.name: value
+        for value in infer(skeleton_model(model, with_value_info=False)).graph.output
+    }
     done = 0
     for value in bare:
         found = inferred.get(value.name)
@@ -222,20 +219,6 @@ def _is_typed(value: onnx.ValueInfoProto) -> bool:
         return False
     kind = value.type.WhichOneof("value")
     return kind is not None and (kind != "tensor_type" or value.type.tensor_type.HasField("shape"))
-
-
-def _without_weights(model: ModelProto) -> ModelProto:
-    """A copy for shape inference, without the data of large initializers."""
-    graph = model.graph
-    bare = ModelProto(ir_version=model.ir_version)
-    bare.opset_import.extend(model.opset_import)
-    bare.functions.extend(model.functions)
-    bare.graph.name = graph.name
-    bare.graph.node.extend(graph.node)
-    bare.graph.input.extend(graph.input)
-    bare.graph.output.extend(graph.output)
-    bare.graph.initializer.extend(weights.skeleton(tensor) for tensor in graph.initializer)
-    return bare
 
 
 def _keep_only(field: Any, kept: Collection[int]) -> None:

@@ -29,13 +29,8 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from ort_optim.errors import InputError
 from ort_optim.graph.leftovers import remove_leftovers, temporary_beside
-from ort_optim.graph.load import (
-    PROTOBUF_LIMIT_BYTES,
-    LoadedModel,
-    inner_tensors,
-    load_model,
-    tensors,
-)
+from ort_optim.graph.load import PROTOBUF_LIMIT_BYTES, LoadedModel, load_model
+from ort_optim.graph.walk import inner_tensors, tensors
 from ort_optim.graph.weights import external_range, is_external, make_inline, size_bytes
 
 EXTERNAL_FROM_BYTES = 1024  # smaller tensors stay in the model file

@@ -3,7 +3,6 @@
 count_ops        nodes by op, as a session runs them
 weight_stats     elements and bytes of all stored tensors
 layers           each node with its shapes, multiply-accumulates and parameters
-skeleton_model   a copy without the data of large tensors
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto
 from onnx.inliner import inline_local_functions
 
 from ort_optim.graph import weights
-from ort_optim.graph.load import tensors
-from ort_optim.graph.macs import Dim, Macs, Shape, node_macs
-from ort_optim.graph.shapes import infer
+from ort_optim.graph.macs import Macs, Shape, node_macs
+from ort_optim.graph.shapes import dims_of, infer
+from ort_optim.graph.skeleton import skeleton_model
+from ort_optim.graph.walk import STANDARD_DOMAINS, node_graphs, tensors
 
 REPEATING_OPS = frozenset({"Loop", "Scan"})
 LOOP_SYMBOL = "iterations"
@@ -54,7 +53,7 @@ class Layer:
 
 def op_name(node: NodeProto) -> str:
     """`Conv`, or `com.microsoft.FusedConv` outside the standard domain."""
-    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+    return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}.{node.op_type}"
 
 
 def count_ops(model: ModelProto) -> Counter[str]:
@@ -78,7 +77,7 @@ def count_ops(model: ModelProto) -> Counter[str]:
                 total += body
             elif op_name(node) != "Constant":
                 total[op_name(node)] += 1
-            for graph in _subgraphs(node).values():
+            for graph in node_graphs(node):
                 total += count(graph.node)
         return total
 
@@ -92,62 +91,6 @@ def weight_stats(model: ModelProto) -> WeightStats:
         size += weights.size_bytes(tensor)
         count += math.prod(tensor.dims)
     return WeightStats(count, size)
-
-
-def skeleton_model(model: ModelProto) -> ModelProto:
-    """A copy for shape inference: all but the data of large tensors, which is never copied."""
-    bare = ModelProto()
-    for field, value in model.ListFields():
-        if field.name not in ("graph", "functions"):
-            _copy_field(bare, field.name, value)
-    # Below IR 4 inference looks at initializers only where they are graph inputs too.
-    bare.ir_version = max(model.ir_version, 4)
-    _copy_graph(bare.graph, model.graph)
-    for function in model.functions:
-        copy = bare.functions.add()
-        for field, value in function.ListFields():
-            if field.name != "node":
-                _copy_field(copy, field.name, value)
-        for node in function.node:
-            _copy_node(copy.node.add(), node)
-    return bare
-
-
-def _copy_graph(bare: GraphProto, graph: GraphProto) -> None:
-    bare.name = graph.name
-    for field in ("input", "output", "value_info"):
-        getattr(bare, field).extend(getattr(graph, field))
-    bare.initializer.extend(weights.skeleton(tensor) for tensor in graph.initializer)
-    for sparse in graph.sparse_initializer:
-        # Dense to shape inference, which knows no sparse initializers.
-        bare.initializer.add(
-            name=sparse.values.name, data_type=sparse.values.data_type, dims=sparse.dims
-        )
-    for node in graph.node:
-        _copy_node(bare.node.add(), node)
-
-
-def _copy_node(bare: NodeProto, node: NodeProto) -> None:
-    for field, value in node.ListFields():
-        if field.name != "attribute":
-            _copy_field(bare, field.name, value)
-    for attribute in node.attribute:
-        copy = bare.attribute.add()
-        if attribute.HasField("t"):
-            copy.name, copy.type = attribute.name, attribute.type
-            copy.t.CopyFrom(weights.skeleton(attribute.t))
-        elif attribute.HasField("g"):
-            copy.name, copy.type = attribute.name, attribute.type
-            _copy_graph(copy.g, attribute.g)
-        else:
-            copy.CopyFrom(attribute)
-
-
-def _copy_field(bare: object, name: str, value: object) -> None:
-    if isinstance(value, (str, int, bytes)):
-        setattr(bare, name, value)
-    else:
-        getattr(bare, name).extend(value)
 
 
 def layers(model: ModelProto) -> list[Layer]:
@@ -195,7 +138,7 @@ def _layers(
             parameter_count=sum(value.stored_elements for value in distinct),
         )
         inner_loops = (*loops, LOOP_SYMBOL) if node.op_type in REPEATING_OPS else loops
-        for attribute, inner in _subgraphs(node).items():
+        for attribute, inner in _named_graphs(node).items():
             inner_path = f"{path}/{name}.{attribute}" if path else f"{name}.{attribute}"
             yield from _layers(inner, inner_path, values, inner_loops)
 
@@ -229,20 +172,14 @@ def _elements(tensor: TensorProto) -> int:
 
 
 def _shape(type_proto: TypeProto) -> Shape | None:
-    tensor = type_proto.tensor_type
-    if not type_proto.HasField("tensor_type") or not tensor.HasField("shape"):
+    dims = dims_of(type_proto)
+    if dims is None:
         return None
-    return tuple(_dim(dim) for dim in tensor.shape.dim)
-
-
-def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
-    if dim.HasField("dim_value"):
-        return dim.dim_value if dim.dim_value >= 0 else None
     # "unk__7" is what inference calls a dimension it knows nothing of
-    return None if dim.dim_param.startswith("unk__") else dim.dim_param or None
+    return tuple(None if isinstance(d, str) and d.startswith("unk__") else d for d in dims)
 
 
-def _subgraphs(node: NodeProto) -> dict[str, GraphProto]:
+def _named_graphs(node: NodeProto) -> dict[str, GraphProto]:
     """The node's graph attributes by name; lists of graphs get an index."""
     found: dict[str, GraphProto] = {}
     for attribute in node.attribute:

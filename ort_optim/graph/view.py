@@ -13,7 +13,6 @@ Names used here
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
@@ -27,6 +26,8 @@ from onnx import AttributeProto
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from ort_optim.graph import weights
+from ort_optim.graph.names import Names
+from ort_optim.graph.walk import STANDARD_DOMAINS
 from ort_optim.graph.weights import Array
 
 CACHED_BYTES = 1 << 20  # larger constants are read again each time rather than kept
@@ -139,7 +140,7 @@ class Node(gs.Node):  # type: ignore[misc]
 
     def is_op(self, *ops: str) -> bool:
         """Whether this is one of the named operators of the standard domain."""
-        return self.op in ops and self.domain in ("", "ai.onnx", None)
+        return self.op in ops and self.domain in (*STANDARD_DOMAINS, None)
 
 
 class Graph(gs.Graph):  # type: ignore[misc]
@@ -168,13 +169,7 @@ class Graph(gs.Graph):  # type: ignore[misc]
 
     def fresh_name(self, hint: str) -> str:
         """A tensor or node name that nothing in the model has."""
-        name = hint
-        for number in itertools.count(1):
-            if name not in self.model.names:
-                break
-            name = f"{hint}_{number}"
-        self.model.names.add(name)
-        return name
+        return self.model.names.fresh(hint)
 
     def constant(self, values: Array, hint: str) -> Constant:
         """A new initializer of this graph."""
@@ -310,7 +305,7 @@ class ModelFacts:
         if "ai.onnx" in self.opsets:
             self.opsets.setdefault("", self.opsets["ai.onnx"])
         self.functions = {(f.domain, f.name) for f in model.functions}
-        self.names: set[str] = set()
+        self.names = Names()
 
 
 def view(model: onnx.ModelProto, folder: Path) -> Graph:

@@ -16,9 +16,6 @@ from onnx import TensorProto, numpy_helper
 
 from ort_optim.errors import InputError
 
-SKELETON_BYTES = 4096
-"""Larger constants lose their data in a skeleton; shapes and axes are never that large."""
-
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 Array = NDArray[np.generic]
@@ -158,15 +155,3 @@ def sparse_to_array(sparse: onnx.SparseTensorProto, folder: Path) -> Array:
     else:  # (NNZ, rank) coordinates
         dense[tuple(indices.T)] = values
     return dense
-
-
-def skeleton(tensor: TensorProto) -> TensorProto:
-    """A copy that keeps name, type and shape, and the data only if it is small."""
-    bare = TensorProto()
-    if not is_external(tensor) and size_bytes(tensor) <= SKELETON_BYTES:
-        bare.CopyFrom(tensor)
-        return bare
-    bare.name = tensor.name
-    bare.data_type = tensor.data_type
-    bare.dims.extend(tensor.dims)
-    return bare

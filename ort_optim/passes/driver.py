@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from ort_optim.graph.shapes import annotate
+from ort_optim.graph.annotation import annotate
 from ort_optim.graph.view import Graph
 from ort_optim.passes.base import Context, Pass
 from ort_optim.passes.measure import measure

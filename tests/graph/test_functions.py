@@ -125,7 +125,7 @@ def test_a_domain_that_only_the_function_imports_is_imported() -> None:
         F (p) => (r) { r = com.microsoft.Gelu (p) }"""
     )
     inlined = inline_functions(model)
-    assert {entry.domain for entry in inlined.opset_import} == {"", "my", "com.microsoft"}
+    assert {entry.domain for entry in inlined.opset_import} == {"", "com.microsoft"}
 
 
 def test_names_doc_strings_and_metadata_survive() -> None:

@@ -14,12 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ort_optim.graph import load_model
 from ort_optim.graph.macs import Macs
+from ort_optim.graph.skeleton import skeleton_model
 from ort_optim.graph.stats import (
     Layer,
     WeightStats,
     count_ops,
     layers,
-    skeleton_model,
     weight_stats,
 )
 
