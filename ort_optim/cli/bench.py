@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.text import Text
 
+from ort_optim.cli.argument_types import positive_float, positive_int, seed
 from ort_optim.cli.model_argument import (
     ChosenInputs,
     ModelArgument,
@@ -26,6 +27,7 @@ from ort_optim.cli.tables import cell, figure, make_console, make_table
 from ort_optim.engine import Engine, EngineError
 from ort_optim.errors import InputError
 from ort_optim.hardware import NATIVE, load_target
+from ort_optim.report.console import show
 from ort_optim.verify.judge import Verdict, Verifier
 from ort_optim.verify.speed import Ratio, compare_times
 
@@ -64,16 +66,16 @@ class Result:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `bench`."""
     parser.add_argument("models", type=Path, nargs="+", metavar="MODEL.onnx")
-    parser.add_argument("--threads", type=_positive_int, help="default: the usable cores")
+    parser.add_argument("--threads", type=positive_int, help="default: the usable cores")
     parser.add_argument(
         "--runs",
-        type=_positive_int,
+        type=positive_int,
         default=DEFAULT_RUNS,
         help=f"rounds, each of which runs every model (default: {DEFAULT_RUNS})",
     )
     parser.add_argument(
         "--seconds",
-        type=_positive_float,
+        type=positive_float,
         default=DEFAULT_SECONDS,
         help=f"stop after this time even with fewer rounds (default: {DEFAULT_SECONDS:g})",
     )
@@ -84,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SAMPLES.npz|DIR",
         help="take the first sample as input (default: generated from types and shapes)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the generated input (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="of the generated input (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -150,7 +152,7 @@ def _print_json(results: list[Result], chosen: ChosenInputs, threads: int) -> No
         "notes": list(chosen.notes),
         "models": [result.as_plain() for result in results],
     }
-    print(json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(plain, indent=2, allow_nan=False))
 
 
 def _print_table(results: list[Result], chosen: ChosenInputs, threads: int) -> None:
@@ -166,37 +168,28 @@ def _print_table(results: list[Result], chosen: ChosenInputs, threads: int) -> N
             *(figure(value, ".4g") for value in (statistics.median(times), min(times), max(times))),
         ]
         if result.ratio is not None:
-            agree = result.verdict is None or result.verdict.passed
             row += [
                 f"{result.ratio.ratio:.3f}x",
                 f"{result.ratio.low:.3f} to {result.ratio.high:.3f}",
                 cell(result.ratio.verdict),
-                cell("agree", "green") if agree else cell("DIFFER", "bold red"),
+                _agreement(result.verdict),
             ]
         table.add_row(*row)
-    console.print(table)
+    show(console, table)
     rounds = len(results[0].times_ms)
-    console.print(cell(f"{rounds} interleaved rounds after a warm-up, {_threads(threads)}", "dim"))
+    show(console, cell(f"{rounds} interleaved rounds after a warm-up, {_threads(threads)}", "dim"))
     for note in chosen.notes:
-        console.print(cell(note, "dim"))
+        show(console, cell(note, "dim"))
     for result in results:
-        if result.verdict is not None and not result.verdict.passed:
-            console.print(cell(f"{result.path}: {result.verdict.reason}", "bold red"))
+        if result.verdict is not None and result.verdict.reason:
+            show(console, cell(f"{result.path}: {result.verdict.reason}", "bold red"))
+
+
+def _agreement(verdict: Verdict | None) -> Text:
+    if verdict is None or (verdict.passed and verdict.exercised):
+        return cell("agree", "green")
+    return cell("not compared", "yellow") if verdict.passed else cell("DIFFER", "bold red")
 
 
 def _threads(count: int) -> str:
     return f"{count} thread" + ("s" if count != 1 else "")
-
-
-def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
-    return value
-
-
-def _positive_float(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: must be a number above 0")
-    return value

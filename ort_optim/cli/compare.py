@@ -6,10 +6,12 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.text import Text
 
+from ort_optim.cli.argument_types import positive_int, seed, tolerance
 from ort_optim.cli.model_argument import (
     ChosenInputs,
     ModelArgument,
@@ -23,6 +25,7 @@ from ort_optim.cli.shape_argument import add_shape_argument, parse_shapes
 from ort_optim.cli.tables import cell, figure, make_console, make_table
 from ort_optim.engine import Engine, EngineError
 from ort_optim.errors import InputError, VerificationError
+from ort_optim.report.console import show
 from ort_optim.verify.compare import OutputComparison, Tolerance
 from ort_optim.verify.judge import Verdict, Verifier
 from ort_optim.verify.layers import LayerReport, first_parting
@@ -58,20 +61,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SAMPLES.npz|DIR",
         help="inputs to compare on (default: generated from types and shapes)",
     )
-    parser.add_argument("--rtol", type=_tolerance, help="relative tolerance (default: by type)")
-    parser.add_argument("--atol", type=_tolerance, help="absolute tolerance (default: by type)")
+    parser.add_argument("--rtol", type=tolerance, help="relative tolerance (default: by type)")
+    parser.add_argument("--atol", type=tolerance, help="absolute tolerance (default: by type)")
     parser.add_argument(
         "--layers", action="store_true", help="find the first layer at which the models part"
     )
     add_shape_argument(parser)
-    parser.add_argument("--sets", type=_count, default=3, help="generated input sets (default: 3)")
-    parser.add_argument("--seed", type=int, default=0, help="of generated inputs (default: 0)")
+    parser.add_argument(
+        "--sets", type=positive_int, default=3, help="generated input sets (default: 3)"
+    )
+    parser.add_argument("--seed", type=seed, default=0, help="of generated inputs (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare with ONNX Runtime's optimizations off; 0 if all outputs agree, else 3."""
-    tolerance = Tolerance(args.rtol, args.atol)
+    limits = Tolerance(args.rtol, args.atol)
     pins = parse_shapes(args.shape)
     layers = None
     with tempfile.TemporaryDirectory() as scratch, Engine(threads=1) as engine:
@@ -90,11 +95,11 @@ def run(args: argparse.Namespace) -> int:
             engine, session_a, a, data=args.data, pins=pins, seed=args.seed, sets=args.sets
         )
         engine.close(session_a)
-        verdict = _judge(engine, a, b, chosen, tolerance)
+        verdict = _judge(engine, a, b, chosen, limits)
         if not verdict.outputs and not verdict.passed:
             raise VerificationError(f"{b.path}: {verdict.reason}")
         if args.layers:
-            layers = _part(engine, a, b, chosen, verdict, tolerance)
+            layers = _part(engine, a, b, chosen, verdict, limits)
     if args.json:
         _print_json(verdict, chosen, layers)
     else:
@@ -103,19 +108,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _judge(
-    engine: Engine, a: ModelArgument, b: ModelArgument, chosen: ChosenInputs, tolerance: Tolerance
+    engine: Engine, a: ModelArgument, b: ModelArgument, chosen: ChosenInputs, limits: Tolerance
 ) -> Verdict:
-    """The tolerances that a user states are meant: ORT's own noise widens only the defaults."""
-    stated = tolerance.rtol is not None or tolerance.atol is not None
+    """What a Verifier says on all sets. Raises InputError where `a` fails on them."""
     try:
-        verifier = Verifier(
-            engine,
-            a.source,
-            chosen.feeds,
-            structure=a.structure,
-            tolerance=tolerance,
-            own_noise=not stated,
-        )
+        verifier = Verifier(engine, a.source, chosen.feeds, structure=a.structure, tolerance=limits)
     except EngineError as error:
         raise InputError(f"{a.path}: ONNX Runtime can't run it on these inputs: {error}") from None
     return verifier.check(b.source, all_sets=True)
@@ -127,12 +124,12 @@ def _part(
     b: ModelArgument,
     chosen: ChosenInputs,
     verdict: Verdict,
-    tolerance: Tolerance,
+    limits: Tolerance,
 ) -> LayerReport:
     """The first layer that differs, on the input set with the worst output."""
     worst = max(verdict.outputs, key=lambda c: (not c.passed, c.max_abs), default=None)
     feeds = chosen.feeds[worst.set_index if worst else 0]
-    return first_parting(engine, (a.structure, a.source), (b.structure, b.source), feeds, tolerance)
+    return first_parting(engine, (a.structure, a.source), (b.structure, b.source), feeds, limits)
 
 
 def _print_json(verdict: Verdict, chosen: ChosenInputs, layers: LayerReport | None) -> None:
@@ -141,32 +138,38 @@ def _print_json(verdict: Verdict, chosen: ChosenInputs, layers: LayerReport | No
         "reason": verdict.reason,
         "sets": verdict.sets,
         "notes": list(chosen.notes),
+        "exercised": verdict.exercised,
         "outputs": [comparison.as_plain() for comparison in verdict.outputs],
+        "inner": [comparison.as_plain() for comparison in verdict.inner],
     }
     if layers is not None:
         plain["layers"] = layers.as_plain()
-    print(json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(plain, indent=2, allow_nan=False))
 
 
 def _print_tables(verdict: Verdict, chosen: ChosenInputs, layers: LayerReport | None) -> None:
     console = make_console()
-    narrow = console.width < WIDE
+    narrow = console.is_terminal and console.width < WIDE
     columns = [c for c in COLUMNS if not (narrow and c in WIDE_ONLY)]
     headings = ["output", "type", *columns, "verdict"]
     table = make_table(console, headings, left=("output", "type", "verdict"))
     for comparison in verdict.outputs:
         table.add_row(*_row(comparison, columns))
-    console.print(table)
+    for comparison in verdict.inner:
+        table.add_row(*_row(replace(comparison, name=f"(inner) {comparison.name}"), columns))
+    show(console, table)
     sets = f"{verdict.sets} input set" + ("s" if verdict.sets != 1 else "")
-    if verdict.passed:
-        console.print(cell(f"the outputs agree on {sets}", "green"))
+    if not verdict.passed:
+        show(console, cell(f"the outputs differ ({sets}): {verdict.reason}", "bold red"))
+    elif verdict.exercised:
+        show(console, cell(f"the outputs agree on {sets}", "green"))
     else:
-        console.print(cell(f"the outputs differ ({sets}): {verdict.reason}", "bold red"))
+        show(console, cell(f"nothing is proved on {sets}: {verdict.reason}", "yellow"))
     for note in chosen.notes:
-        console.print(cell(note, "dim"))
+        show(console, cell(note, "dim"))
     if layers is not None:
         for line in _layer_lines(layers):
-            console.print(cell(line))
+            show(console, cell(line))
 
 
 def _row(comparison: OutputComparison, columns: Sequence[str]) -> list[Text | str]:
@@ -202,17 +205,3 @@ def _layer_lines(layers: LayerReport) -> list[str]:
     if layers.unreadable:
         lines.append(f"{layers.unreadable} tensors could not be read")
     return lines
-
-
-def _tolerance(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: must be a number of at least 0")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
-    return value

@@ -11,13 +11,10 @@ from rich.text import Text
 
 from ort_optim.report.units import printable
 
-PIPED_WIDTH = 10_000  # piped text is never wrapped: each row stays one line for grep
-
 
 def make_console() -> Console:
-    """A console on stdout."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+    """A console on stdout, to be printed to by `report.console.show`."""
+    return Console(highlight=False)
 
 
 def make_table(console: Console, headings: Sequence[str], *, left: Sequence[str] = ()) -> Table:

@@ -9,7 +9,7 @@ import pytest
 from onnx import ModelProto
 
 from ort_optim.cli import main
-from tests.verify.models import chain
+from tests.verify.models import chain, parse
 
 
 def save(folder: Path, name: str, model: ModelProto) -> str:
@@ -66,12 +66,26 @@ def test_the_users_first_sample_is_the_input(
     capsys.readouterr()
 
 
+def test_outputs_that_hold_nothing_are_not_said_to_agree(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = save(tmp_path, "a.onnx", parse("g (float[2] x) => (float[2] y) { z = Neg(x) y = Log(z) }"))
+    samples = tmp_path / "samples.npz"
+    np.savez(samples, x=np.ones((1, 2), np.float32))
+    assert main(["bench", a, a, *FEW, "--data", str(samples)]) == 0
+    out = capsys.readouterr().out
+    assert "not compared" in out
+    assert "agree" not in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["absent.onnx"], "no such file"),
         (["--runs", "0"], "at least 1"),
-        (["--seconds", "nan"], "above 0"),
+        (["--seconds", "nan"], "must be a number"),
+        (["--seconds", "0"], "must be above 0"),
+        (["--seed", "-1"], "must be at least 0"),
         (["--shape", "x"], "write NAME"),
     ],
 )

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +111,8 @@ def test_models_that_cannot_be_compared_give_2_and_one_line(
         (["--rtol", "-1"], "rtol"),
         (["--atol", "abc"], "atol"),
         (["--sets", "0"], "at least 1"),
+        (["--sets", "two"], "whole number"),
+        (["--seed", "-1"], "--seed: -1: must be at least 0"),
     ],
 )
 def test_bad_arguments_give_2_and_one_line(
@@ -119,6 +123,46 @@ def test_bad_arguments_give_2_and_one_line(
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_names_that_the_encoding_of_stdout_lacks_are_escaped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, options: list[str]
+) -> None:
+    model = chain()
+    model.graph.node[-1].output[0] = model.graph.output[0].name = "日本"
+    a = save(tmp_path, "a.onnx", model)
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding, write_through=True))
+    assert main(["compare", a, a, *options]) == 0
+    assert r"\u65e5\u672c" in written.getvalue().decode(encoding)
+
+
+def test_nothing_is_said_to_agree_where_outputs_hold_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = "g (float[2] x) => (float[0] y) <int64[1] e = {0}> { y = Slice(x, e, e, e) }"
+    a = save(tmp_path, "a.onnx", parse(graph))
+    assert main(["compare", a, a]) == 0
+    out = capsys.readouterr().out
+    assert "nothing is proved" in out
+    assert "agree" not in out
+
+
+def test_inner_tensors_that_were_compared_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = """
+        g (float[2, 9] x) => (int64[2] y) <float[1] s = {{{0}}}>
+        {{ scores = Mul(x, s)  y = ArgMax<axis = 1, keepdims = 0>(scores) }}
+    """
+    a = save(tmp_path, "a.onnx", parse(graph.format(1.0)))
+    b = save(tmp_path, "b.onnx", parse(graph.format(1.1)))
+    assert main(["compare", a, a]) == 0
+    assert "(inner) scores" in capsys.readouterr().out
+    assert main(["compare", a, b]) == 3
+    assert "inner tensor 'scores'" in capsys.readouterr().out
 
 
 def test_files_that_are_no_models_give_2(
