@@ -4,9 +4,10 @@ The file is written beside its place under a temporary name, flushed to the disk
 External data goes first, into a file named by its content, so that at any instant the model in
 place refers to data that is there. Whatever a killed run left behind is removed by the next one.
 
-    OUT.onnx                  the model
-    OUT.onnx.<sha256>.data    its external data, if it has any
-    .OUT.onnx.<pid>-<n>.tmp   being written
+    OUT.onnx                              the model
+    OUT.onnx.<sha256>.data                its external data, if it has any
+    .OUT.onnx.<pid>-<place>-<n>.tmp       the model being written, from before its data is in place
+    .OUT.onnx.data.<pid>-<place>-<n>.tmp  the data being written
 
 A link as OUT is replaced, never written through: what it leads to may belong to a hub's cache, and
 external data must lie beside the name that the model is opened by.
@@ -67,14 +68,14 @@ def clean_up(out: Path) -> None:
 
     Files that a running process writes are left alone, so is data that any file in the folder
     names (the model may have been copied or renamed), and all data if the model in place can't be
-    read.
+    read or another one is about to take its place.
     """
     out = _place(out)
     with _one_line_errors(out):
-        remove_leftovers(out)
         pattern = re.escape(out.name) + _DATA_NAME
+        # Data first: what is put there from now on belongs to a temporary file seen hereafter.
         stale = {path for path in out.parent.iterdir() if re.fullmatch(pattern, path.name)}
-        if not stale:
+        if remove_leftovers(out) or not stale:
             return
         if out.exists():
             try:
@@ -82,7 +83,8 @@ def clean_up(out: Path) -> None:
             except InputError:
                 return
         for path in stale - _named_in_files(stale, out.parent):
-            path.unlink(missing_ok=True)
+            with suppress(PermissionError):  # Windows: something still has it open
+                path.unlink(missing_ok=True)
 
 
 def _named_in_files(paths: set[Path], folder: Path) -> set[Path]:
@@ -153,6 +155,21 @@ def _with_inline_data(model: ModelProto, folder: Path) -> ModelProto:
 def _write_external(model: ModelProto, folder: Path, out: Path) -> int:
     slim = ModelProto()
     slim.CopyFrom(model)
+    try:
+        # The model's temporary file keeps others from taking the data for stale.
+        with _replacing(out) as file:
+            data_bytes = _write_data(slim, folder, out)
+            raw = slim.SerializeToString()
+            file.write(raw)
+    except BaseException:
+        with suppress(InputError):
+            clean_up(out)
+        raise
+    return len(raw) + data_bytes
+
+
+def _write_data(slim: ModelProto, folder: Path, out: Path) -> int:
+    """Move what is large or external into a data file for `out`; the bytes written."""
     temporary = temporary_beside(out.with_name(out.name + ".data"))
     placed: list[TensorProto] = []
     digest = hashlib.sha256()
@@ -169,19 +186,16 @@ def _write_external(model: ModelProto, folder: Path, out: Path) -> int:
             data_bytes = file.tell()
             _flush(file)
         data = out.with_name(f"{out.name}.{digest.hexdigest()}.data")
-        temporary.replace(data)
+        try:
+            temporary.replace(data)
+        except PermissionError:  # Windows: the same data is there already, and mapped
+            if not data.is_file() or data.stat().st_size != data_bytes:
+                raise
     finally:
         temporary.unlink(missing_ok=True)
     for tensor in placed:
         tensor.external_data[0].value = data.name
-    try:
-        raw = slim.SerializeToString()
-        with _replacing(out) as file:
-            file.write(raw)
-    except BaseException:
-        clean_up(out)
-        raise
-    return len(raw) + data_bytes
+    return data_bytes
 
 
 def _append(file: BinaryIO, digest: hashlib._Hash, tensor: TensorProto, folder: Path) -> None:

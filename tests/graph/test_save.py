@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import onnx
@@ -11,8 +15,10 @@ import pytest
 from ort_optim.errors import InputError
 from ort_optim.graph import load_model
 from ort_optim.graph import save as saving
+from ort_optim.graph.leftovers import temporary_beside
 from ort_optim.graph.save import check_writable, clean_up, copy_model, save_model
 from ort_optim.graph.weights import to_array
+from tests.conftest import ROOT
 from tests.passes.harness import model_of
 
 
@@ -98,20 +104,78 @@ def test_a_full_disk_leaves_everything_as_it_was(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_what_a_killed_run_left_is_removed_but_not_a_living_one(tmp_path: Path) -> None:
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
     save_model(weighty(), tmp_path, out, external=True)
-    dead = 2**22 - 1
-    for name in (f".out.onnx.{dead}-0.tmp", f".out.onnx.data.{dead}-1.tmp"):
-        (tmp_path / name).write_bytes(b"half")
-    (tmp_path / f".out.onnx.{os.getpid()}-0.tmp").write_bytes(b"being written")
-    (tmp_path / f"out.onnx.{'0' * 64}.data").write_bytes(b"stale")
     (tmp_path / f"other.onnx.{'0' * 64}.data").write_bytes(b"another model's")
+    kept = names(tmp_path)
+    here = temporary_beside(out).name
+    dead = here.replace(f".{os.getpid()}-", f".{2**22 - 1}-")
+    foreign = dead.replace(here.split("-")[1], "0" * 12)
+    for name in (dead, dead.replace("out.onnx", "out.onnx.data"), foreign):
+        (tmp_path / name).write_bytes(b"half")
+    os.utime(tmp_path / foreign, (0, 0))
+    (tmp_path / f"out.onnx.{'0' * 64}.data").write_bytes(b"stale")
     clean_up(out)
-    left = names(tmp_path)
-    assert f".out.onnx.{os.getpid()}-0.tmp" in left
-    assert f"other.onnx.{'0' * 64}.data" in left
-    assert len(left) == 4
+    assert names(tmp_path) == kept
+
+
+@pytest.mark.parametrize("owner", ["own", "foreign"])
+def test_while_something_is_written_it_and_all_data_stay(tmp_path: Path, owner: str) -> None:
+    out = tmp_path / "out.onnx"
+    living = temporary_beside(out)
+    if owner == "foreign":  # another container: its processes can't be seen
+        living = living.with_name(f".out.onnx.{2**22 - 1}-{'0' * 12}-0.tmp")
+    living.write_bytes(b"half")
+    (tmp_path / f"out.onnx.{'0' * 64}.data").write_bytes(b"about to be named")
+    before = names(tmp_path)
+    clean_up(out)
+    assert names(tmp_path) == before
+
+
+OTHER_WRITERS = {
+    "begins": "clean_up(out)",
+    "fails": """
+        def fail(file):
+            raise OSError("stopped")
+        save._flush = fail
+        try:
+            save.save_model(load_model(other).model, other.parent, out, external=True)
+        except InputError:
+            pass
+        """,
+    "succeeds": "save.save_model(load_model(other).model, other.parent, out, external=True)",
+}
+
+
+@pytest.mark.parametrize("name", OTHER_WRITERS)
+def test_two_writers_leave_a_whole_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    out, other = tmp_path / "out.onnx", tmp_path / "other" / "other.onnx"
+    other.parent.mkdir()
+    save_model(weighty(2), tmp_path, other)
+    program = f"""
+from pathlib import Path
+from ort_optim.errors import InputError
+from ort_optim.graph import load_model, save
+from ort_optim.graph.leftovers import temporary_beside
+from ort_optim.graph.save import clean_up
+out, other = Path({str(out)!r}), Path({str(other)!r})
+{textwrap.dedent(OTHER_WRITERS[name])}
+"""
+    flush = saving._flush
+
+    def interrupted(file: BinaryIO) -> None:
+        flush(file)
+        subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+    monkeypatch.setattr(saving, "_flush", interrupted)
+    save_model(weighty(1), tmp_path, out, external=True)
+    clean_up(out)
+    loaded = load_model(out)
+    assert to_array(loaded.model.graph.initializer[0], tmp_path)[0] == 1
+    assert names(tmp_path) == sorted(["other", "out.onnx", loaded.data_files[0].name])
 
 
 def test_the_file_mode_of_a_replaced_file_is_kept(tmp_path: Path) -> None:
