@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,10 @@ class _Run:
                 if self.config.shapes:
                     self.warnings.append("--shape is not in OUT, which is the original")
                 copy_model(original, self.destination)
-            after = assembly.model_facts(load_model(self.destination))
+            if decision.kept or original.data_files:
+                after = assembly.model_facts(load_model(self.destination))
+            else:  # the same bytes
+                after = replace(before, path=str(self.destination))
         return assembly.report(
             config=self.config,
             target=target,

@@ -830,3 +830,57 @@ def test_the_stages_are_announced_in_order(optimize: Optimize) -> None:
     seen: list[str] = []
     optimize(weighty(), observer=seen.append, timing=True)
     assert tuple(seen) == pipeline.STAGES
+
+
+def test_samples_of_other_shapes_than_pinned_are_refused(
+    tmp_path: Path, optimize: Optimize
+) -> None:
+    model = model_of('g (float["N", 4] x) => (float["N", 4] y) { i = Identity(x)\n y = Relu(i) }')
+    np.savez(tmp_path / "samples.npz", x=floats(3, 4))
+    with pytest.raises(InputError, match="x:2x4 contradicts --data, where 'x' is 3x4"):
+        optimize(model, shapes={"x": (2, 4)}, data=tmp_path / "samples.npz")
+    passed(optimize(model, shapes={"x": (3, 4)}, data=tmp_path / "samples.npz"))
+
+
+def test_pins_that_are_not_in_the_result_are_told(optimize: Optimize) -> None:
+    report = optimize(custom_model(), shapes={"x": (4,)})
+    assert not report.decision.kept
+    assert any("--shape is not in OUT" in warning for warning in report.warnings)
+
+
+def test_samples_may_be_sequences(tmp_path: Path, optimize: Optimize) -> None:
+    model = model_of("g (float[2] x) => (float[N] y) { y = ConcatFromSequence<axis=0>(s) }")
+    del model.graph.input[:]
+    model.graph.input.append(helper.make_tensor_sequence_value_info("s", F, None))
+    folder = tmp_path / "samples" / "test_data_set_0"
+    folder.mkdir(parents=True)
+    sequence = numpy_helper.from_list([floats(2), floats(3)], "s")
+    (folder / "input_0.pb").write_bytes(sequence.SerializeToString())
+    report = optimize(model, data=tmp_path / "samples")
+    passed(report)
+    assert report.verification.sets == 1
+
+
+def test_what_was_verified_does_not_keep_the_mark_of_what_was_not(
+    tmp_path: Path, optimize: Optimize
+) -> None:
+    model = weighty()
+    model.metadata_props.add(key=pipeline.UNVERIFIED_MARK, value="an earlier run")
+    passed(optimize(model))
+    assert not loaded(tmp_path / "out.onnx").metadata_props
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("seed", -1),
+        ("sets", 0),
+        ("timeout_s", 0.0),
+        ("timeout_s", float("nan")),
+        ("search_seconds", -1.0),
+        ("search_seconds", float("inf")),
+    ],
+)
+def test_options_out_of_range_are_refused(optimize: Optimize, option: str, value: float) -> None:
+    with pytest.raises(InputError, match=option):
+        optimize(weighty(), **{option: value})

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
-from ort_optim import pipeline
-from ort_optim.engine import Engine
+from ort_optim import pipeline, search
+from ort_optim.engine import Engine, EngineError
+from ort_optim.errors import VerificationError
 from ort_optim.graph.view import Graph, Node
 from ort_optim.passes import PASSES
 from ort_optim.passes.base import Context, GraphPass, NodePass, Pass
 from ort_optim.report import Report
 from ort_optim.rewriter import Rewriter
+from ort_optim.verify.judge import Verifier
 from tests.passes.harness import model_of
 from tests.toolbox import LastingEngine, assert_same_outputs, ops
 
@@ -260,3 +264,130 @@ def test_a_first_look_that_is_not_confirmed_counts_for_nothing(
     assert len(looks) == 40
     assert report.timing.undone_passes == ()
     assert ops(tmp_path / "out.onnx") == ["Tan"]
+
+
+def test_timings_that_only_the_result_fails_in_are_its_fault(
+    tmp_path: Path, optimize: Optimize, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """... and no session stays open behind them."""
+    left: set[int] = set()
+    opened, closed = Engine.open, Engine.close
+
+    def open_(engine: Engine, model: Any, **options: Any) -> int:
+        for_timing = options.get("threads") is not None
+        if for_timing and b"Tan" in getattr(model, "proto", b""):
+            raise EngineError("no memory left")
+        handle = opened(engine, model, **options)
+        if for_timing:
+            left.add(handle)
+        return handle
+
+    def close(engine: Engine, handle: int) -> None:
+        left.discard(handle)
+        closed(engine, handle)
+
+    monkeypatch.setattr(Engine, "open", open_)
+    monkeypatch.setattr(Engine, "close", close)
+    report = optimize(model_of(TAN_MODEL), SLOW_TAN, timing=True)
+    assert report.timing.undone_passes == ("slow-tan",)
+    assert sorted(ops(tmp_path / "out.onnx")) == ["Cos", "Div", "Sin"]
+    assert report.decision.kept
+    assert left == set()
+
+
+def test_a_result_that_never_can_be_timed_is_not_kept(
+    tmp_path: Path, optimize: Optimize, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = Engine.time
+
+    def time(engine: Engine, handles: Sequence[int], *arguments: Any) -> list[list[float]]:
+        if len(handles) > 1:
+            raise EngineError("no memory left")
+        return timed(engine, handles, *arguments)
+
+    monkeypatch.setattr(Engine, "time", time)
+    report = optimize(model_of(TAN_MODEL), timing=True)
+    assert not report.decision.kept
+    assert (tmp_path / "out.onnx").read_bytes() == (tmp_path / "in.onnx").read_bytes()
+
+
+def test_pins_are_kept_where_no_rewrite_is(
+    tmp_path: Path, optimize: Optimize, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = [[3.0 + 0.01 * (i % 5) for i in range(20)], [9.0 + 0.01 * (i % 5) for i in range(20)]]
+    monkeypatch.setattr(Engine, "time", lambda *_, **__: times)
+    model = model_of(TAN_MODEL.replace("float[4]", "float[N]"))
+    report = optimize(model, timing=True, shapes={"x": (6,)})
+    assert report.decision.kept
+    assert report.timing.verdict == "not timed"
+    assert any("only repaired" in warning for warning in report.warnings)
+    assert "Identity" in ops(tmp_path / "out.onnx")
+    (dim,) = onnx.load(tmp_path / "out.onnx").graph.input[0].type.tensor_type.shape.dim
+    assert dim.dim_value == 6
+
+
+def test_past_its_time_the_search_ends_with_the_original(
+    tmp_path: Path, optimize: Optimize
+) -> None:
+    report = optimize(chain_model(GUILTY), CARELESS, search_seconds=0.0)
+    assert any("ended after 0 s" in warning for warning in report.warnings)
+    assert not report.decision.kept
+    assert (tmp_path / "out.onnx").read_bytes() == (tmp_path / "in.onnx").read_bytes()
+
+
+def test_past_its_time_only_passes_that_are_suspect_are_left_out(
+    tmp_path: Path, engine: Engine, optimize: Optimize, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings = iter([0.0, 1.0])  # the search begins, one step is in time, then none is
+    clock = SimpleNamespace(
+        perf_counter=time.perf_counter, monotonic=lambda: next(readings, 1000.0)
+    )
+    monkeypatch.setattr(search, "time", clock)
+    model = chain_model(1)
+    model.graph.node[-1].input[0] = "last"
+    model.graph.node.insert(
+        len(model.graph.node) - 1, onnx.helper.make_node("Identity", [f"v{CHAIN}"], ["last"])
+    )
+    report = optimize(model, CARELESS)
+    assert ops(tmp_path / "out.onnx").count("Abs") == CHAIN
+    assert "Identity" not in ops(tmp_path / "out.onnx")
+    (told,) = [warning for warning in report.warnings if "ended after 300 s" in warning]
+    assert told.endswith("left out as a whole: careless")
+    assert report.decision.kept
+    assert_same_outputs(engine, tmp_path / "in.onnx", tmp_path / "out.onnx", FEEDS)
+
+
+def test_a_model_that_nothing_changes_is_not_run_against_itself(
+    tmp_path: Path, optimize: Optimize, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(*_: Any, **__: Any) -> None:
+        raise AssertionError("it was run")
+
+    monkeypatch.setattr(Verifier, "check", check)
+    report = optimize(model_of("g (float[4] x) => (float[4] y) { y = Relu(x) }"))
+    assert report.verification.status == "passed"
+    assert report.verification.reason == "nothing was changed"
+    assert [output.max_abs for output in report.verification.outputs] == [0]
+    assert report.verification.sets == 3
+
+
+NAN = (
+    "g (float[4] x) => (float[4] y) {"
+    " a = Abs(x)\n b = Identity(a)\n c = Neg(b)\n d = Sub(c, one)\n y = Sqrt(d) }"
+)
+
+
+def test_outputs_without_values_prove_nothing(tmp_path: Path, optimize: Optimize) -> None:
+    model = model_of(NAN, weights={"one": np.array(1, np.float32)})
+    report = optimize(model)
+    assert report.verification.status == "unverified"
+    assert any("copied as it is" in warning for warning in report.warnings)
+    assert (tmp_path / "out.onnx").read_bytes() == (tmp_path / "in.onnx").read_bytes()
+    with pytest.raises(VerificationError, match="NaN"):
+        optimize(model, require_verify=True)
+    report = optimize(model, unverified=True)
+    assert report.decision.kept
+    assert "Identity" not in ops(tmp_path / "out.onnx")
+    assert [p.key for p in onnx.load(tmp_path / "out.onnx").metadata_props] == [
+        pipeline.UNVERIFIED_MARK
+    ]
