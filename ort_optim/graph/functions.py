@@ -22,13 +22,14 @@ Key = tuple[str, str, str]  # domain, name, overload
 def inline_functions(model: ModelProto, domains: Collection[str] | None = None) -> ModelProto:
     """The model with the functions of `domains` (all if None) inlined and dropped.
 
-    The model itself comes back if it has no such function. Only the structure goes through
+    The model itself comes back if it has no such function, or one that ends up calling itself,
+    which ORT will refuse. Only the structure goes through
     onnx's inliner, so models of any size can be inlined; initializers stay the protos they were.
     Names, doc strings and metadata of everything but the calls survive, and inner names that
     clash get a suffix.
     """
     wanted = [f for f in model.functions if domains is None or f.domain in domains]
-    if not wanted:
+    if not wanted or _is_recursive(model):
         return model
     bare = _bare(model)
     imports = list(_joined_imports(model))
@@ -52,6 +53,18 @@ def inline_functions(model: ModelProto, domains: Collection[str] | None = None) 
 
 def _key(function: FunctionProto) -> Key:
     return function.domain, function.name, function.overload
+
+
+def _is_recursive(model: ModelProto) -> bool:
+    calls = {
+        _key(function): {
+            (node.domain, node.op_type, node.overload) for node in _all_nodes([function.node])
+        }
+        for function in model.functions
+    }
+    while harmless := {key for key, called in calls.items() if not called & calls.keys()}:
+        calls = {key: called for key, called in calls.items() if key not in harmless}
+    return bool(calls)
 
 
 def _joined_imports(model: ModelProto) -> Iterator[OperatorSetIdProto]:

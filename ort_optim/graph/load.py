@@ -7,6 +7,7 @@ stumbles over it.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def load_model(path: Path) -> LoadedModel:
     for tensor, where in external:
         if where.length_bytes <= SKELETON_BYTES:
             make_inline(tensor, folder)
-    size = len(raw) + sum(file.stat().st_size for file in files)
+    size = len(raw) + sum(_size_bytes(file) for file in files)
     return LoadedModel(path, model, folder, size, files)
 
 
@@ -76,6 +77,14 @@ def _read(path: Path) -> bytes:
         raise InputError(f"no such file: {path}") from None
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}") from None
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise InputError(f"external data '{path}' can't be read: {error.strerror}") from None
 
 
 def _not_a_model(path: Path, raw: bytes) -> str:

@@ -6,6 +6,8 @@ External data stays on disk: `to_array` maps the file, `external_range` says whe
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -16,6 +18,7 @@ from onnx import TensorProto, numpy_helper
 
 from ort_optim.errors import InputError
 
+LONGEST_SHOWN = 200  # letters of a location in an error
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 Array = NDArray[np.generic]
@@ -63,6 +66,8 @@ def external_range(tensor: TensorProto, folder: Path) -> ByteRange:
     location = entries.get("location", "")
     path = resolve_location(location, folder, tensor.name)
     length = size_bytes(tensor)
+    with _readable(path):
+        available = path.stat().st_size
     try:
         offset = int(entries.get("offset") or 0)
         stated = int(entries.get("length") or length)
@@ -70,7 +75,6 @@ def external_range(tensor: TensorProto, folder: Path) -> ByteRange:
         raise InputError(
             f"tensor '{tensor.name}': offset or length of its external data is not a number"
         ) from None
-    available = path.stat().st_size
     if offset < 0 or stated < length or offset + length > available:
         if _is_lfs_pointer(path):
             raise InputError(
@@ -84,8 +88,18 @@ def external_range(tensor: TensorProto, folder: Path) -> ByteRange:
 
 
 def _is_lfs_pointer(path: Path) -> bool:
-    with path.open("rb") as file:
+    with _readable(path), path.open("rb") as file:
         return file.read(len(LFS_POINTER)) == LFS_POINTER
+
+
+@contextmanager
+def _readable(path: Path | str) -> Iterator[None]:
+    """Turns what the system says against reading external data into an InputError."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in a name
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"external data '{path}' can't be read: {reason}") from None
 
 
 def resolve_location(location: str, folder: Path, tensor_name: str) -> Path:
@@ -96,7 +110,9 @@ def resolve_location(location: str, folder: Path, tensor_name: str) -> Path:
             f"external data '{location}' of tensor '{tensor_name}' leaves the model's folder"
         )
     named = folder / pure
-    if not named.is_file():
+    with _readable(location if len(location) < LONGEST_SHOWN else f"{location[:LONGEST_SHOWN]}..."):
+        is_there = named.is_file()
+    if not is_there:
         raise InputError(
             f"external data file '{named}' of tensor '{tensor_name}' is missing: "
             "put it beside the model"
@@ -129,16 +145,17 @@ def to_array(tensor: TensorProto, folder: Path) -> Array:
         inline.CopyFrom(tensor)
         make_inline(inline, folder)
         return numpy_helper.to_array(inline)
-    raw = np.memmap(
-        where.path, np.uint8, mode="r", offset=where.offset_bytes, shape=(where.length_bytes,)
-    )
+    with _readable(where.path):
+        raw = np.memmap(
+            where.path, np.uint8, mode="r", offset=where.offset_bytes, shape=(where.length_bytes,)
+        )
     return raw.view(dtype).reshape(tuple(tensor.dims))
 
 
 def make_inline(tensor: TensorProto, folder: Path) -> None:
     """Read an external tensor's bytes into the proto itself."""
     where = external_range(tensor, folder)
-    with where.path.open("rb") as file:
+    with _readable(where.path), where.path.open("rb") as file:
         file.seek(where.offset_bytes)
         tensor.raw_data = file.read(where.length_bytes)
     tensor.ClearField("external_data")

@@ -171,3 +171,13 @@ def test_large_weights_do_not_travel_through_the_inliner(
     assert sizes
     assert sizes[0] < 4096
     assert inlined.graph.initializer[0] == weight
+
+
+def test_recursive_functions_are_left_for_ort_to_refuse() -> None:
+    model = parser.parse_model(
+        HEADER
+        + """g (float[2] x) => (float[2] y) { y = my.Outer (x) }
+        <domain: "my", opset_import: ["": 17, "my": 1]> Outer (p) => (r) { r = my.Inner (p) }
+        <domain: "my", opset_import: ["": 17, "my": 1]> Inner (p) => (r) { r = my.Outer (p) }"""
+    )
+    assert inline_functions(model) is model

@@ -10,6 +10,7 @@ from onnx import numpy_helper
 
 from ort_optim.errors import InputError
 from ort_optim.graph import load_model
+from ort_optim.graph.weights import make_inline
 from tests.passes.harness import model_of
 
 
@@ -131,3 +132,31 @@ def test_large_external_data_stays_on_disk_and_small_data_is_read(tmp_path: Path
     path = external_model(tmp_path, elements=4)
     small = load_model(path).model.graph.initializer[0]
     assert numpy_helper.to_array(small).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("location", ["a" * 5000, "a\0b"])
+def test_locations_that_no_file_can_have_are_refused(tmp_path: Path, location: str) -> None:
+    with pytest.raises(InputError, match=r"can't be read|is missing") as caught:
+        load_model(external_model(tmp_path, location))
+    assert "\n" not in str(caught.value)
+
+
+def test_unreadable_external_data_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = external_model(tmp_path)
+    data = tmp_path / "w.bin"
+    data.write_bytes(bytes(16_000))
+    original = Path.open
+
+    def refuse(self: Path, *args: Any, **kwargs: Any) -> Any:
+        if self == data:
+            raise PermissionError(13, "Permission denied")
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=r"w\.bin' can't be read: Permission denied"):
+        load_model(path)
+    tensor = onnx.load(path, load_external_data=False).graph.initializer[0]
+    with pytest.raises(InputError, match="can't be read: Permission denied"):
+        make_inline(tensor, tmp_path)
