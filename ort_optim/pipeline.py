@@ -67,6 +67,8 @@ def optimize(
     reports = [Path(report)] if isinstance(report, (str, Path)) else [Path(p) for p in report]
     for path in reports:
         check_report_path(path)
+        if path.resolve() in (Path(source).resolve(), Path(destination).resolve()):
+            raise InputError(f"report '{path}' would take the place of a model: name another file")
     done = _Run(Path(source), Path(destination), config, observer).report()
     for path in reports:
         write_report(done, path)

@@ -329,6 +329,14 @@ class TestArguments:
         assert "--help" in captured.err
         assert captured.out == ""
 
+    @pytest.mark.parametrize("name", ["in.json", "out.json"])
+    def test_a_report_in_the_place_of_a_model(
+        self, tmp_path: Path, source: Path, refuses: Refuses, name: str
+    ) -> None:
+        source.rename(tmp_path / "in.json")
+        line = refuses(tmp_path / "in.json", tmp_path / "out.json", "--report", tmp_path / name)
+        assert "place of a model" in line
+
     def test_a_size_beyond_all_memory(self, source: Path, out: Path) -> None:
         before = source.read_bytes()
         code = main(["optimize", str(source), str(out), "--shape", "x:1000000000000x4", "--quiet"])
