@@ -13,8 +13,8 @@ from pathlib import Path
 from onnx import ModelProto
 
 from ort_optim.engine import Engine
+from ort_optim.graph.importing import view
 from ort_optim.graph.merge import merge
-from ort_optim.graph.view import view
 from ort_optim.passes import PASSES
 from ort_optim.passes.base import Context, Pass, Refusal, Rewrite
 from ort_optim.passes.driver import PassError, PassStats, run_passes

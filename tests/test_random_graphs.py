@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
 from ort_optim.engine import Engine, EngineError
+from ort_optim.graph.importing import view
 from ort_optim.graph.merge import merge
 from ort_optim.graph.repair import repair
-from ort_optim.graph.view import view
 from ort_optim.passes import PASSES
 from ort_optim.passes.base import Context
 from ort_optim.passes.driver import run_passes

@@ -138,6 +138,8 @@ def _places_to_cut(
     model: ModelProto, inferred: GraphProto, settled: Mapping[str, TypeProto | None]
 ) -> tuple[dict[str, TypeProto], frozenset[str]]:
     """Output names and types of the nodes to cut, and which of these are to be watched."""
+    if not _may_grow(inferred):
+        return {}, frozenset()
     is_open = any(
         not isinstance(dim, int) for value in inferred.input for dim in dims_of(value.type) or ()
     )
@@ -167,6 +169,17 @@ def _places_to_cut(
     return cuts, frozenset(aside)
 
 
+def _may_grow(inferred: GraphProto) -> bool:
+    return any(
+        any(_is_long(v.type) for v in (*graph.value_info, *graph.input, *graph.output))
+        or any(
+            len(tensor.dims) == 1 and tensor.dims[0] > LONG_VECTOR for tensor in graph.initializer
+        )
+        or any(node.op_type in SIZES_FROM for node in graph.node)
+        for graph in subgraphs(inferred)
+    )
+
+
 def _types(graph: GraphProto) -> dict[str, TypeProto]:
     found = {
         info.name: info.type
@@ -194,10 +207,10 @@ def _sizes(node: NodeProto) -> set[str]:
 
 
 def _is_long(type_proto: TypeProto | None) -> bool:
-    dims = None if type_proto is None else dims_of(type_proto)
-    return (
-        dims is not None and len(dims) == 1 and isinstance(dims[0], int) and dims[0] > LONG_VECTOR
-    )
+    if type_proto is None:
+        return False
+    dims = type_proto.tensor_type.shape.dim
+    return len(dims) == 1 and dims[0].dim_value > LONG_VECTOR
 
 
 def _elements(type_proto: TypeProto | None) -> int | None:

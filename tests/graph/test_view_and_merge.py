@@ -11,8 +11,9 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from ort_optim.graph import load_model
 from ort_optim.graph.annotation import annotate
+from ort_optim.graph.importing import view
 from ort_optim.graph.merge import is_changed, merge
-from ort_optim.graph.view import Constant, Graph, view
+from ort_optim.graph.view import Constant, Graph
 from tests.conftest import SHARED_MODELS
 from tests.passes.harness import model_of
 

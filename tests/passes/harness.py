@@ -13,8 +13,8 @@ import onnx
 from onnx import TensorProto, helper, parser
 
 from ort_optim.engine import Engine
+from ort_optim.graph.importing import view
 from ort_optim.graph.merge import is_changed, merge
-from ort_optim.graph.view import view
 from ort_optim.passes.base import Context, Pass
 from ort_optim.passes.driver import run_passes
 from ort_optim.passes.measure import measure

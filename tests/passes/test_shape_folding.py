@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from ort_optim.engine import Engine
-from ort_optim.graph.view import view
+from ort_optim.graph.importing import view
 from ort_optim.passes import constant_folding, constant_nodes, dead_code, shape_folding
 from ort_optim.passes.base import Context
 from ort_optim.passes.driver import run_passes
