@@ -112,11 +112,6 @@ class Target:
     warnings: tuple[str, ...] = ()
 
     @property
-    def fp32_lanes(self) -> int:
-        """fp32 values in one vector register; 1 without a vector unit."""
-        return max(1, self.vector_bits // 32)
-
-    @property
     def usable_memory_bytes(self) -> int | None:
         """The smaller of memory and its limit; None if neither is known."""
         known = [m for m in (self.memory_bytes, self.memory_limit_bytes) if m is not None]
