@@ -67,6 +67,12 @@ def open_reference(
 
 
 def shorten(message: str) -> str:
-    """An ORT message on one line, without the file and function that it was written in."""
+    """An ORT message on one line, without the file and function that it was written in.
+
+    Of a long one, the middle is left out: what is at fault stands at the end.
+    """
     line = _SOURCE_LOCATION.sub("", " ".join(message.split()))
-    return line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 1] + "…"
+    if len(line) <= LONGEST_REASON:
+        return line
+    half = LONGEST_REASON // 2 - 2
+    return f"{line[:half].rstrip()} … {line[-half:].lstrip()}"

@@ -57,7 +57,8 @@ class Candidate:
 class Rewriter:
     """Makes candidates of one model, whose external data lies in `folder`.
 
-    `failures` collects the passes that raised an error: they are left out from then on.
+    `failures` collects the passes that raised an error: they are left out from then on, and the
+    candidate is made anew without them. Rewrites are numbered differently before and after.
     """
 
     model: ModelProto
