@@ -53,17 +53,21 @@ def open_reference(
     engine: Engine, original: LoadedModel, repaired: ModelProto, spill: Spill
 ) -> Reference | Unrunnable:
     """Open the original, else its repaired copy. Raises InputError if ORT finds both invalid."""
-    complaint = ""
+    said: list[str] = []
     for model, is_repaired in ((original.model, False), (repaired, True)):
         source = make_source(model, original.folder, spill)
         try:
             return Reference(model, source, engine.open(source), is_repaired)
-        except (EngineError, WorkerError) as error:
-            said = str(error)
-            complaint = shorten(said)
-            if isinstance(error, WorkerError) or any(mark in said for mark in BEYOND_THIS_ORT):
-                return Unrunnable(complaint)
-    raise InputError(f"{original.path} is not a valid model, ONNX Runtime says: {complaint}")
+        except WorkerError as error:
+            return Unrunnable(shorten(str(error)))
+        except EngineError as error:
+            said.append(str(error))
+    for complaint in said:
+        if any(mark in complaint for mark in BEYOND_THIS_ORT):
+            return Unrunnable(shorten(complaint))
+    raise InputError(
+        f"{original.path} is not a valid model, ONNX Runtime says: {shorten(said[-1])}"
+    )
 
 
 def shorten(message: str) -> str:

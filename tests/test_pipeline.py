@@ -884,3 +884,14 @@ def test_what_was_verified_does_not_keep_the_mark_of_what_was_not(
 def test_options_out_of_range_are_refused(optimize: Optimize, option: str, value: float) -> None:
     with pytest.raises(InputError, match=option):
         optimize(weighty(), **{option: value})
+
+
+def test_an_import_that_is_missing_is_added_and_the_model_runs(
+    tmp_path: Path, optimize: Optimize
+) -> None:
+    model = model_of("g (float[4] x) => (float[4] y) { i = Identity(x)\n y = Relu(i) }")
+    model.graph.node[1].op_type, model.graph.node[1].domain = "Gelu", "com.microsoft"
+    report = optimize(model)
+    passed(report)
+    assert report.repairs
+    assert ops(tmp_path / "out.onnx") == ["Gelu"]
