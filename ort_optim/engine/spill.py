@@ -10,6 +10,7 @@ Copies of a model, and messages that carry it, then cost what its structure cost
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Collection
 from dataclasses import replace
@@ -29,13 +30,15 @@ HEAVY_MODEL_BYTES = 64_000_000  # a model with more inline weights is handed ove
 HEAVY_TENSOR_BYTES = 1 << 20  # its smaller tensors stay where they are
 ALIGNMENT_BYTES = 64
 
+_numbers = itertools.count()
+
 
 class Spill:
     """A file in `folder` that holds weights; `folder` must outlive all sessions that map it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.path = folder / "spilled.weights"
+        self.path = folder / f"{next(_numbers)}.weights"  # a folder may have several
         self._places: dict[bytes, ByteRange] = {}
         self._end = 0
 

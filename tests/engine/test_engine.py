@@ -184,6 +184,18 @@ def test_equal_weights_of_several_models_are_spilled_once(engine: Engine, tmp_pa
 
 
 @pytest.mark.usefixtures("low_limits")
+def test_models_that_share_only_the_scratch_folder_keep_apart(
+    engine: Engine, tmp_path: Path
+) -> None:
+    text = "g (float[4000] x) => (float[4000] y) { y = Add(x, w) }"
+    weights = [np.arange(4000, dtype=np.float32), np.ones(4000, np.float32)]
+    sources = [make_source(model_of(text, weights={"w": w}), tmp_path, tmp_path) for w in weights]
+    for source, wanted in zip(sources, weights, strict=True):
+        found = engine.run(engine.open(source), {"x": np.zeros(4000, np.float32)})["y"]
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.usefixtures("low_limits")
 def test_an_unloaded_model_is_saved_as_it_was(tmp_path: Path) -> None:
     model = model_of(
         "g (float[4000] x) => (float[4000] y) { a = Add(x, w)\n y = Mul(a, s) }",
