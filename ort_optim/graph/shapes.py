@@ -49,9 +49,9 @@ def infer(model: ModelProto) -> ModelProto:
     """The model with value infos as onnx infers them; as it was where inference fails.
 
     `model` stays as it is. It should be without the data of its weights (`skeleton_model`), which
-    would be copied with it; to pin inputs, give them their shapes first. Everything that infers
-    shapes in this process should come here, verification too. Models that still have functions get no values propagated, as what
-    happens inside of these is not seen.
+    would be copied with it; to pin inputs, give them their shapes first. Models that still have
+    functions get no values propagated, as what happens inside of these is not seen. Everything
+    that infers shapes in this process should come here, verification too.
     """
     plain = _infer(model, data_prop=False)
     if plain is None:
