@@ -137,14 +137,15 @@ class _Folding:
         return all(isinstance(tensor, Constant) for tensor in reads(node))
 
     def kept(self, node: Node) -> list[Variable]:
-        """The outputs that remain when the node is folded: something not folded needs them."""
-        if node not in self.folded:
-            return []
-        return [
-            out
-            for out in node.outputs
-            if out.name and (out.is_output or any(user not in self.folded for user in out.outputs))
-        ]
+        """The outputs that remain when the node is folded, because something not folded needs one.
+
+        Then all used ones remain: fuel may end before the nodes that read the others are folded.
+        """
+        used = _used(node) if node in self.folded else []
+        is_needed = any(
+            out.is_output or any(user not in self.folded for user in out.outputs) for out in used
+        )
+        return used if is_needed else []
 
     def _drop(self, node: Node, reason: str) -> None:
         self.ctx.refuse(NAME, node, reason)

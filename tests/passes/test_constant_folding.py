@@ -365,3 +365,19 @@ def test_an_input_with_a_default_value_is_not_constant(engine: Engine) -> None:
     model = model_of("g (float[2] x, float[2] w) => (float[2] y) { a = Neg(w)  y = Add(x, a) }")
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(2, np.float32), "w"))
     assert check(engine, model, PASSES).ops == {"Neg": 1, "Add": 1}
+
+
+def test_a_node_of_which_one_output_is_folded_further_keeps_both(engine: Engine) -> None:
+    model = model_of(
+        """g (float[2] x) => (float[2] y, float[2] z) {
+            a, b = Split <axis = 0> (w)
+            y = Add(x, a)
+            c = Exp(b)
+            z = Add(x, c)
+        }""",
+        opset=13,
+        weights={"w": np.arange(4, dtype=np.float32)},
+    )
+    assert check(engine, model, (constant_folding.PASS,)).ops == {"Add": 2}
+    halfway = apply(engine, model, (constant_folding.PASS,), limit=1)
+    assert halfway.ops == {"Add": 2, "Exp": 1}
