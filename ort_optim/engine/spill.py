@@ -12,18 +12,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import Message
 from onnx import ModelProto, TensorProto
 
 from ort_optim.errors import InputError
 from ort_optim.graph.load import LoadedModel
+from ort_optim.graph.skeleton import copy_fields
 from ort_optim.graph.weights import ByteRange, is_external, size_bytes, to_array
 
 HEAVY_MODEL_BYTES = 64_000_000  # a model with more inline weights is handed over without them
@@ -80,8 +78,8 @@ def without_data(model: ModelProto, spill: Spill) -> ModelProto:
     """A copy whose heavy inline initializers are external tensors, with `spill.folder` as the
     folder where their locations start. All else is as it was."""
     copy = ModelProto()
-    _copy_fields(model, copy, skip=("graph",))
-    _copy_fields(model.graph, copy.graph, skip=("initializer",))
+    copy_fields(model, copy, skip=frozenset({"graph"}))
+    copy_fields(model.graph, copy.graph, skip=frozenset({"initializer"}))
     for tensor in model.graph.initializer:
         if (
             is_external(tensor)
@@ -124,15 +122,3 @@ def _raw_data(tensor: TensorProto) -> bytes:
         return tensor.raw_data
     values = to_array(tensor, Path())
     return np.ascontiguousarray(values).tobytes()
-
-
-def _copy_fields(source: Message, target: Any, *, skip: Collection[str]) -> None:
-    for field, value in source.ListFields():
-        if field.name in skip:
-            continue
-        if isinstance(value, Message):
-            getattr(target, field.name).CopyFrom(value)
-        elif isinstance(value, (str, bytes, int, float)):
-            setattr(target, field.name, value)
-        else:
-            getattr(target, field.name).extend(value)

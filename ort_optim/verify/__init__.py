@@ -16,5 +16,5 @@ judge.py        Verifier: the verdict on a candidate model
 bisect.py       the rewrite at fault among many
 layers.py       the first layer at which two models part
 speed.py        "slower" decided by a paired bootstrap
-skeleton.py     a model without its weights, for shape inference
+shapes.py       shapes of all tensors for given input shapes
 """

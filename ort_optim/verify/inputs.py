@@ -20,7 +20,7 @@ from ort_optim.engine import Engine, EngineError, TensorInfo, Value
 from ort_optim.errors import WorkerError
 from ort_optim.verify.dimensions import Schedule, Shapes
 from ort_optim.verify.metrics import is_float
-from ort_optim.verify.skeleton import infer_shapes
+from ort_optim.verify.shapes import infer_shapes
 from ort_optim.verify.uses import Extent, InputUses, find_uses
 from ort_optim.verify.values import LEVELS, Draw, draw_value
 
