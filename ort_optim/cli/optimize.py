@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ort_optim.cli.argument_types import positive_int, tolerance
 from ort_optim.cli.shape_argument import add_shape_argument, parse_shapes
 from ort_optim.pipeline import STAGES, optimize
 from ort_optim.report import print_report
@@ -25,13 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|FACTS.json",
         help="the machine to optimize for: native, a shipped name, or a file from `probe --json`",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="intra-op threads for timing")
+    parser.add_argument(
+        "--threads", type=positive_int, metavar="N", help="intra-op threads for timing"
+    )
     add_shape_argument(parser)
     parser.add_argument(
         "--data", type=Path, metavar="SAMPLES.npz|DIR", help="your inputs, to compare outputs on"
     )
-    parser.add_argument("--rtol", type=float, metavar="R", help="relative tolerance of outputs")
-    parser.add_argument("--atol", type=float, metavar="A", help="absolute tolerance of outputs")
+    parser.add_argument("--rtol", type=tolerance, metavar="R", help="relative tolerance of outputs")
+    parser.add_argument("--atol", type=tolerance, metavar="A", help="absolute tolerance of outputs")
     parser.add_argument(
         "--disable", action="append", default=[], metavar="PASS", help="leave a pass out"
     )
