@@ -51,7 +51,7 @@ def largest_on_the_way(engine: Engine, model: onnx.ModelProto, feeds: dict[str, 
                 watched.graph.output.add(name=name)
     largest = 0.0
     for value in run(engine, watched, feeds).values():
-        if value.dtype.kind == "f" and value.size:
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size:
             largest = max(largest, float(np.max(np.abs(value), initial=0.0)))
             if not np.all(np.isfinite(value)):
                 return float("inf")

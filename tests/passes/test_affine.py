@@ -384,3 +384,19 @@ def test_any_chain_around_any_convolution_agrees(
     outcome = check(engine, model, PASSES, rtol=2e-5)
     left = sum(outcome.ops.values()) - 2
     assert left == 0 or (transposed and "Add" in ahead)
+
+
+@pytest.mark.parametrize("op", ["Add", "Mul"])
+def test_a_vector_before_a_gemm_that_transposes_its_input_stays(engine: Engine, op: str) -> None:
+    rng = np.random.default_rng(0)
+    weights = {"c": rng.uniform(1, 2, 4), "w": rng.standard_normal((4, 3))}
+    model = model_of(
+        f"g (float[4,4] x) => (float[4,3] y) {{ a = {op}(x, c)\n y = Gemm<transA=1>(a, w) }}",
+        weights={name: value.astype(np.float32) for name, value in weights.items()},
+    )
+    assert check(engine, model, PASSES).ops[op] == 1
+    one = model_of(
+        f"g (float[4,4] x) => (float[4,3] y) {{ a = {op}(x, c)\n y = Gemm<transA=1>(a, w) }}",
+        weights={"c": np.float32(1.5), "w": weights["w"].astype(np.float32)},
+    )
+    assert check(engine, one, PASSES).ops[op] == 0

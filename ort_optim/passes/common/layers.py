@@ -228,6 +228,9 @@ def fold_before(layer: Layer, scale: Vector | None, shift: Vector | None) -> Fol
     """
     if layer.node.is_op("BatchNormalization"):
         return "a batch normalization has no weight to fold into"
+    is_uniform = all(terms is None or np.ptp(terms) == 0 for terms in (scale, shift))
+    if layer.node.is_op("Gemm") and attr(layer.node, "transA", 0) and not is_uniform:
+        return "it contracts the other axis of what it transposes"
     blocks = _input_blocks(layer)
     weight = None
     if scale is not None:
