@@ -58,6 +58,8 @@ def moved(node: Node, perm: Perm) -> Moved | None:
         return None
     if not node.inputs or not all(tensor.name for tensor in node.inputs[:1]):
         return None
+    if rule is not _elementwise and rank(node.inputs[0]) != len(perm):  # they count axes of it
+        return None
     found = rule(node, perm)
     if found is None or any(rank(node.inputs[i]) != len(perm) for i in found.inputs[:1]):
         return None
