@@ -155,6 +155,7 @@ def _verification(outcome: Outcome) -> reporting.Verification:
         sets=verdict.sets,
         shapes=outcome.samples.shapes[: verdict.sets],
         outputs=tuple(reporting.OutputResult(**c.as_plain()) for c in verdict.outputs),
+        inner=tuple(reporting.OutputResult(**c.as_plain()) for c in verdict.inner),
         culprits=tuple(
             reporting.Culprit(
                 rewrite.pass_name,

@@ -139,12 +139,17 @@ class Culprit:
 
 @dataclass(frozen=True)
 class Verification:
-    """Whether the outputs agree, on how many input sets, and on which input shapes."""
+    """Whether the outputs agree, on how many input sets, and on which input shapes.
+
+    `inner` has the tensors that were compared as well because the outputs say too little by
+    themselves: they are empty, or integers that follow from floats by comparison.
+    """
 
     status: VerificationStatus
     sets: int = 0
     shapes: tuple[Mapping[str, tuple[int, ...]], ...] = ()
     outputs: tuple[OutputResult, ...] = ()
+    inner: tuple[OutputResult, ...] = ()
     culprits: tuple[Culprit, ...] = ()
     reason: str = ""
 

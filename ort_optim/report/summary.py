@@ -203,20 +203,24 @@ def _verification(report: Report) -> Verdict:
         }
         return Verdict("warning", verification.status, reason or default[verification.status])
     sets = plural(verification.sets, "input set")
-    text = f"{plural(len(verification.outputs), 'output')} on {sets}; {worst_error(report)}"
+    compared = plural(len(verification.outputs), "output")
+    if verification.inner:
+        compared += f" and {plural(len(verification.inner), 'inner tensor')}"
+    text = f"{compared} on {sets}; {worst_error(report)}"
     return Verdict("good", "verified", f"{text}; {reason}" if reason else text)
 
 
 def worst_error(report: Report) -> str:
-    """The largest error of all outputs in words, with the rule that decided there."""
-    measured = [output for output in report.verification.outputs if output.max_abs is not None]
+    """The largest error of all that was compared in words, with the rule that decided there."""
+    compared = (*report.verification.outputs, *report.verification.inner)
+    measured = [output for output in compared if output.max_abs is not None]
     if not measured:
         return "no figures"
     worst = max(measured, key=_error_rank)
     if worst.max_abs == 0:
         return "all equal" if len(measured) > 1 else "equal"
     text = f"max error {error_text(worst.max_abs)}"
-    if len(report.verification.outputs) > 1:
+    if len(compared) > 1:
         text += f" in '{printable(worst.name)}'"
     return f"{text}, {bound_text(worst)}" if worst.decided_by else text
 
