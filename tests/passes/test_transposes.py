@@ -252,12 +252,9 @@ def test_random_networks_of_transposes_stay_right(engine: Engine, data: st.DataO
     check(engine, model, PASSES)
 
 
-@pytest.mark.parametrize(
-    "lost", ["ReduceMean<axes = [2], keepdims = 0>(x)", "ArgMax<axis = 2, keepdims = 0>(x)"]
-)
-def test_a_node_that_makes_the_rank_is_not_asked_for_axes_of_it(engine: Engine, lost: str) -> None:
+def test_a_node_that_makes_the_rank_is_not_asked_for_axes_of_it(engine: Engine) -> None:
     model = model_of(
-        f"g (float[4,4,4] x) => (float y) {{ a = {lost}\n m = Cast<to = 1>(a)\n"
+        "g (float[2,4,4,4] x) => (float y) { m = ReduceMean<axes = [0, 2], keepdims = 0>(x)\n"
         " p = Transpose(m)\n q = Add(p, m)\n r = Transpose(q)\n s = Add(r, m)\n"
         " y = ReduceSum<keepdims = 0>(s) }",
         opset=13,
