@@ -22,8 +22,9 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    lines = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
-    return [line for line in lines if line.startswith("python -m ort_optim")]
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    stripped = [line.partition("#")[0].strip() for line in lines]
+    return [line for line in stripped if line.startswith("python -m ort_optim")]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_the_first_command_prints_the_table_shown(tmp_path: Path) -> None:
     shown = blocks("text")[0].splitlines()
     first = next(line for line in README.splitlines() if "pip install . &&" in line)
     arguments = shlex.split(first.partition("&& python ")[2])
-    printed = run(arguments[:-1] + [str(tmp_path / arguments[-1])], ROOT).splitlines()
+    printed = run([*arguments[:-1], str(tmp_path / arguments[-1])], ROOT).splitlines()
     counts = [line.split()[:3] for line in shown if line.startswith("  ")]
     assert counts
     for row in counts:
