@@ -182,6 +182,8 @@ def _decision(report: Report) -> Verdict:
     if report.decision.kept:
         return Verdict("good", "kept", reason or "OUT is the result")
     text = "OUT is the original, byte for byte"
+    if report.input.sha256 != report.output.sha256:
+        text = "OUT is the original, with its external data written beside it"
     return Verdict("warning", "not kept", f"{text}: {reason}" if reason else text)
 
 

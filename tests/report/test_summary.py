@@ -95,8 +95,12 @@ def test_speed_line_has_ratio_spread_runs_and_threads() -> None:
 
 def test_decision_says_which_file_was_written() -> None:
     assert said("kept").startswith("faster beyond noise")
-    text = said("not kept", decision=Decision(False, "not faster, not smaller"))
+    decision = Decision(False, "not faster, not smaller")
+    same = replace(builds.report().output, sha256=builds.report().input.sha256)
+    text = said("not kept", decision=decision, output=same)
     assert text == "OUT is the original, byte for byte: not faster, not smaller"
+    text = said("not kept", decision=decision)
+    assert text.startswith("OUT is the original, with its external data written beside it")
 
 
 def test_culprit_and_undone_pass_are_both_named() -> None:
