@@ -39,7 +39,6 @@ class Reference:
     model: ModelProto
     source: ModelSource
     session: int
-    is_repaired: bool
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,10 @@ def open_reference(
 ) -> Reference | Unrunnable:
     """Open the original, else its repaired copy. Raises InputError if ORT finds both invalid."""
     said: list[str] = []
-    for model, is_repaired in ((original.model, False), (repaired, True)):
+    for model in (original.model, repaired):
         source = make_source(model, original.folder, spill)
         try:
-            return Reference(model, source, engine.open(source), is_repaired)
+            return Reference(model, source, engine.open(source))
         except WorkerError as error:
             return Unrunnable(shorten(str(error)))
         except EngineError as error:

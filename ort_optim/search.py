@@ -20,7 +20,6 @@ from ort_optim.passes.base import Rewrite
 from ort_optim.reference import Reference
 from ort_optim.rewriter import Candidate, Plan, Rewriter
 from ort_optim.verify.bisect import find_culprit
-from ort_optim.verify.compare import OutputComparison, Tolerance, at_set, compare_outputs, worst
 from ort_optim.verify.inputs import Feeds
 from ort_optim.verify.judge import Verdict, Verifier
 from ort_optim.verify.speed import Ratio, compare_times, look_twice
@@ -30,7 +29,6 @@ MOST_CULPRITS_OF_A_PASS = 3  # a pass that was at fault so often is left out
 MOST_SLOW_PASSES = 3
 TIMING_RUNS = 20
 TIMING_SECONDS = 10.0
-UNCHANGED = "nothing was changed"
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ class Search:
         while True:
             candidate = self.rewriter.candidate(plan)
             is_original = self._is_original(candidate)
-            verdict = self._unchanged() if is_original else self._judge(candidate)
+            verdict = self.verifier.unchanged() if is_original else self._judge(candidate)
             found = Faithful(candidate, verdict, tuple(culprits), is_original)
             if verdict.passed or not candidate.rewrites or len(culprits) >= MOST_CULPRITS:
                 return found
@@ -190,15 +188,6 @@ class Search:
 
     def _is_original(self, candidate: Candidate) -> bool:
         return not candidate.rewrites and candidate.model == self.reference.model
-
-    def _unchanged(self) -> Verdict:
-        """What is to be said of the reference itself: it need not be run once more."""
-        by_name: dict[str, list[OutputComparison]] = {}
-        for index, outputs in enumerate(self.verifier.expected):
-            for comparison in at_set(compare_outputs(outputs, outputs, Tolerance()), index):
-                by_name.setdefault(comparison.name, []).append(comparison)
-        compared = tuple(worst(each) for each in by_name.values())
-        return Verdict(True, compared, len(self.verifier.expected), UNCHANGED)
 
     def _judge(self, candidate: Candidate) -> Verdict:
         started = time.perf_counter()

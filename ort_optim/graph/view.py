@@ -291,8 +291,17 @@ class Graph(gs.Graph):  # type: ignore[misc]
 
         for node in self.nodes:
             place(node)
+        self._name_apart(settled)
         self.nodes = settled
         self._unsettled = False
+
+    def _name_apart(self, nodes: Sequence[Node]) -> None:
+        """Number the names that several nodes inherited from one: ORT refuses a shared name."""
+        seen: set[str] = set()
+        for node in nodes:
+            if node.name and node.name in seen:
+                node.name = self.model.names.numbered(node.name)
+            seen.add(node.name)
 
     def drop_constant(self, constant: Constant) -> None:
         """Remove an initializer that nothing reads."""

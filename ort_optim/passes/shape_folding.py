@@ -39,7 +39,6 @@ from ort_optim.passes.shapes.values import slice_bounds
 
 NAME = "shape-folding"
 
-INT64_MAX = np.iinfo(np.int64).max
 SHAPE_WITH_BOUNDS_OPSET = 15
 
 Key = tuple[Any, ...]

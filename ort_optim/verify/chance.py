@@ -15,6 +15,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 from ort_optim.engine import ModelSource, Value
+from ort_optim.graph.walk import node_graphs
 from ort_optim.verify.origins import RANDOM_OPS, TRAINING_DROPOUT_OPS
 
 ODDS_OPS = frozenset({"Bernoulli", "Multinomial", "Sampling"})
@@ -36,10 +37,8 @@ def _is_random(nodes: Iterable[NodeProto]) -> bool:
     for node in nodes:
         if node.op_type in RANDOM_OPS or node.op_type in TRAINING_DROPOUT_OPS:
             return True
-        for attribute in node.attribute:
-            graphs = [attribute.g] if attribute.HasField("g") else attribute.graphs
-            if any(_is_random(graph.node) for graph in graphs):
-                return True
+        if any(_is_random(graph.node) for graph in node_graphs(node)):
+            return True
     return False
 
 

@@ -19,6 +19,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from ort_optim.engine import Engine, EngineError, ModelSource, Value
+from ort_optim.graph.walk import node_graphs
 from ort_optim.verify.compare import SHAPE, OutputComparison, Tolerance, at_set, compare_outputs
 from ort_optim.verify.metrics import is_float
 from ort_optim.verify.origins import DATA_DEPENDENT_SHAPE_OPS, Origin, is_jumping
@@ -164,10 +165,9 @@ def _may_jump(node: NodeProto, inexact: set[str]) -> bool:
 
 def _inner_nodes(node: NodeProto) -> list[NodeProto]:
     found: list[NodeProto] = []
-    for attribute in node.attribute:
-        for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-            for inner in graph.node:
-                found += [inner, *_inner_nodes(inner)]
+    for graph in node_graphs(node):
+        for inner in graph.node:
+            found += [inner, *_inner_nodes(inner)]
     return found
 
 

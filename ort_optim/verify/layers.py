@@ -14,9 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnx import AttributeProto, ModelProto, NodeProto
+from onnx import ModelProto, NodeProto
 
 from ort_optim.engine import Engine, EngineError, ModelSource, Value
+from ort_optim.graph.walk import node_graphs
 from ort_optim.verify.compare import OutputComparison, Tolerance, compare_outputs, worst
 from ort_optim.verify.origins import trace_origins
 from ort_optim.verify.replay import in_order, reads, tap
@@ -225,9 +226,7 @@ def _makers(nodes: Sequence[NodeProto]) -> dict[str, NodeProto]:
 def _inner_nodes(nodes: Iterable[NodeProto]) -> int:
     total = 0
     for node in nodes:
-        for attribute in node.attribute:
-            graphs = [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
-            total += sum(len(graph.node) + _inner_nodes(graph.node) for graph in graphs)
+        total += sum(len(graph.node) + _inner_nodes(graph.node) for graph in node_graphs(node))
     return total
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
+from ort_optim.graph.walk import node_graphs
 from ort_optim.verify.metrics import machine_epsilon
 
 RANDOM_OPS = frozenset(
@@ -198,9 +199,9 @@ class _Tracer:
                 epsilon = max(epsilon, COARSE_TYPES.get(attribute.t.data_type, 0.0))
             elif attribute.name in ("to", "dtype", "output_dtype"):
                 epsilon = max(epsilon, COARSE_TYPES.get(attribute.i, 0.0))
-            for subgraph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                for origin in self._subgraph(subgraph, known):
-                    inner |= origin
+        for subgraph in node_graphs(node):
+            for origin in self._subgraph(subgraph, known):
+                inner |= origin
         key = (node.domain, op, node.overload)
         if key in self.bodies:
             inner |= self._function(key)

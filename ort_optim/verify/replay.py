@@ -24,6 +24,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 from ort_optim.engine import Engine, EngineError, ModelSource, Value
+from ort_optim.graph.walk import node_graphs
 from ort_optim.verify.compare import (
     NEAR_TIE,
     OutputComparison,
@@ -279,9 +280,8 @@ def in_order(nodes: Iterable[NodeProto]) -> list[NodeProto]:
 def reads(node: NodeProto) -> set[str]:
     """The tensors that a node consumes; with subgraphs, also every name inside them."""
     names = set(node.input)
-    for attribute in node.attribute:
-        for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-            names |= _all_names(graph)
+    for graph in node_graphs(node):
+        names |= _all_names(graph)
     names.discard("")
     return names
 

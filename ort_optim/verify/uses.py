@@ -18,8 +18,9 @@ from typing import Literal
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
+from ort_optim.graph.walk import node_graphs
 from ort_optim.verify.rules import (
     AXIS_DEMANDS,
     CARRIERS,
@@ -95,7 +96,7 @@ class _Scope:
         for node in body.node:
             for index, name in enumerate(node.input):
                 self.consumers.setdefault(name, []).append((node, index))
-            for subgraph in _subgraphs(node):
+            for subgraph in node_graphs(node):
                 for name in _used_names(subgraph):
                     self.consumers.setdefault(name, []).append((node, -1))
             for name in node.output:
@@ -104,7 +105,7 @@ class _Scope:
     def inner(self, node: NodeProto) -> list[_Scope]:
         """The scopes of a node's subgraphs, made once."""
         if id(node) not in self._inner:
-            self._inner[id(node)] = [_Scope(g, self) for g in _subgraphs(node)]
+            self._inner[id(node)] = [_Scope(g, self) for g in node_graphs(node)]
         return self._inner[id(node)]
 
     def initializer(self, name: str) -> TensorProto | None:
@@ -367,20 +368,12 @@ def _int_attribute(node: NodeProto, name: str, default: int) -> int:
     return next((a.i for a in node.attribute if a.name == name), default)
 
 
-def _subgraphs(node: NodeProto) -> Iterator[GraphProto]:
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            yield attribute.g
-        elif attribute.type == AttributeProto.GRAPHS:
-            yield from attribute.graphs
-
-
 def _used_names(graph: GraphProto) -> set[str]:
     """Every name that the graph or its subgraphs consume."""
     names = {value.name for value in graph.output}
     for node in graph.node:
         names.update(node.input)
-        for subgraph in _subgraphs(node):
+        for subgraph in node_graphs(node):
             names |= _used_names(subgraph)
     names.discard("")
     return names

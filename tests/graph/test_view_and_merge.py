@@ -239,3 +239,17 @@ def test_a_slice_at_opset_10_does_not_keep_the_symbol_of_what_it_slices() -> Non
         assert (C, W) == (3, 4)
         assert N not in ("H", 3, 4)
         assert H != "H"
+
+
+def test_nodes_that_inherit_one_name_are_told_apart() -> None:
+    model = model_of("g (float[2] x) => (float[2] y) { y = Relu(x) }")
+    model.graph.node[0].name = "n"
+    root = view(model, Path())
+    old = root.nodes[0]
+    (x,), (y,) = list(old.inputs), list(old.outputs)
+    root.remove(old)
+    middle = root.variable("middle")
+    first = root.make("Neg", [x], [middle], like=old)
+    root.insert([first, root.make("Abs", [middle], [y], like=old)], at=old)
+    root.settle()
+    assert [node.name for node in merge(root).graph.node] == ["n", "n_1"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ort_optim.graph.view import Constant, Graph, Node, Tensor, Variable
+from ort_optim.graph.view import Constant, Node, Tensor, Variable
 from ort_optim.graph.weights import Array
 
 SMALL_ELEMENTS = 4096  # an axes list, a shape, a pads vector: never longer
@@ -36,14 +36,6 @@ def sole_consumer(tensor: Variable, *ops: str) -> Node | None:
 def is_used(tensor: Tensor) -> bool:
     """Whether anything reads the tensor or the graph gives it out."""
     return bool(tensor.name) and (tensor.is_output or bool(tensor.outputs))
-
-
-def only_output(node: Node) -> Variable | None:
-    """The node's first output, if no other output is used."""
-    if any(is_used(out) for out in node.outputs[1:]):
-        return None
-    first: Variable = node.outputs[0]
-    return first
 
 
 def input_or_none(node: Node, index: int) -> Tensor | None:
@@ -120,16 +112,6 @@ def is_float(tensor: Tensor) -> bool:
 def attr(node: Node, name: str, default: Any) -> Any:
     """An attribute, or its default where it is absent."""
     return node.attrs.get(name, default)
-
-
-def is_visible_in(tensor: Tensor, graph: Graph) -> bool:
-    """Whether a node of `graph` may read the constant: it is the graph's own or an outer one's."""
-    at: Graph | None = graph
-    while at is not None:
-        if at.constants.get(tensor.name) is tensor:
-            return True
-        at = at.parent
-    return False
 
 
 def ends_fused_pattern(x: Tensor) -> bool:
