@@ -1,0 +1,1 @@
+"""Kernel templates: generators of machine code for convolutions and what stands between them."""

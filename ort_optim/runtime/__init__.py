@@ -1,0 +1,1 @@
+"""Runs regions inside ONNX Runtime: the native library and the sessions that use it."""
