@@ -19,19 +19,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
-
-from llvmlite import ir
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from ort_optim.hardware import Target
 
-I1 = ir.IntType(1)
-I32 = ir.IntType(32)
-I64 = ir.IntType(64)
-F32 = ir.FloatType()
-POINTER = ir.PointerType()
+if TYPE_CHECKING:
+    from llvmlite import ir
+
+    I32: ir.IntType
+    I64: ir.IntType
+    F32: ir.FloatType
+    POINTER: ir.PointerType
 FLOAT_BYTES = 4
 VALUE_BYTES = 8
+
+
+def _import_llvmlite() -> None:
+    """Once code is written; kernels whose code is in the cache are told apart without."""
+    global ir, I32, I64, F32, POINTER
+    if "ir" not in globals():
+        ir = import_module("llvmlite.ir")
+        I32, I64 = ir.IntType(32), ir.IntType(64)
+        F32, POINTER = ir.FloatType(), ir.PointerType()
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,7 @@ class Code:
     """One kernel being written: `void name(ptr *pointers, i64 *values, i64 task, ptr scratch)`."""
 
     def __init__(self, name: str, isa: Isa, pointers: Sequence[str], values: Sequence[str]) -> None:
+        _import_llvmlite()
         self.name = name
         self.isa = isa
         self.pointers = tuple(pointers)
