@@ -1,0 +1,156 @@
+"""A process that times convolution layers for `bench_conv.py`, so a crash takes only it.
+
+One JSON job a line on stdin, one JSON answer a line on stdout. A job:
+
+    specs      rows as in conv_layers.csv, one for each layer of the chain
+    variants   what to time beside ONNX Runtime: names of templates, or "rule"
+    threads    of every session
+    target     name of the machine to generate code for, null for this one
+    seconds    of timing for each variant
+
+The answer: `times_us` of each variant that runs, ORT's as "ort"; `errors` (max abs, max rel) of
+ours against ORT's; `refused` reasons of the others; `templates`, what each session of ours uses.
+
+Runs alternate between the variants, inputs and outputs are bound once, so a time holds no copy and
+no allocation in Python. With several threads, those of a session stop spinning when its run ends
+(`session.force_spinning_stop`): else they would take the core from the next session.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from _layers import conv_model, spec_of_row
+
+WARM_UP_RUNS = 3
+FEWEST_ROUNDS = 7
+MOST_ROUNDS = 400
+PROVIDERS = ["CPUExecutionProvider"]
+RULE = "rule"
+SESSION_MODULE = "ort_optim.runtime.session"
+
+
+class RefusedError(Exception):
+    """This variant does not take the layer; the text says why."""
+
+
+def options_for(threads: int) -> ort.SessionOptions:
+    """Session options as users have them, with a number of threads."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    if threads > 1:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def open_ours(
+    model: bytes, variant: str, target: str | None, threads: int
+) -> tuple[ort.InferenceSession, list[str]]:
+    """A session with our library, and the template of each layer in it.
+
+    `variant` forces a template; "rule" lets the rule choose. Raises RefusedError where the library
+    is not there or leaves a layer to ONNX Runtime.
+    """
+    if importlib.util.find_spec(SESSION_MODULE) is None:
+        raise RefusedError("no library")
+    ours = importlib.import_module(SESSION_MODULE)
+    templates = None if variant == RULE else variant
+    options = ours.session_options(
+        model, base=options_for(threads), templates=templates, target=target
+    )
+    session = ort.InferenceSession(model, options, PROVIDERS)
+    used = [str(template) for template in ours.templates(session)]
+    if not used:
+        raise RefusedError("left to ONNX Runtime")
+    return session, used
+
+
+class Bound:
+    """A session with its input and output in place."""
+
+    def __init__(self, session: ort.InferenceSession, x: np.ndarray) -> None:
+        self.session = session
+        self.binding = session.io_binding()
+        self.binding.bind_cpu_input("x", x)
+        shape = session.get_outputs()[0].shape
+        self.y = ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))
+        self.binding.bind_ortvalue_output("y", self.y)
+
+    def run_us(self) -> float:
+        """Run once; microseconds."""
+        start = time.perf_counter_ns()
+        self.session.run_with_iobinding(self.binding)
+        return (time.perf_counter_ns() - start) / 1000
+
+
+def measure(job: dict[str, Any]) -> dict[str, Any]:
+    """The answer to one job."""
+    specs = [spec_of_row(row) for row in job["specs"]]
+    model = conv_model(specs).SerializeToString()
+    first = specs[0]
+    assert None not in (first.N, first.H, first.W)
+    shape = (first.N, first.Cin, first.H, first.W)
+    x = np.random.default_rng(1).standard_normal(shape, np.float32)
+    threads = job["threads"]
+
+    sessions = {"ort": Bound(ort.InferenceSession(model, options_for(threads), PROVIDERS), x)}
+    sessions["ort"].run_us()
+    want = sessions["ort"].y.numpy()
+    size = float(np.abs(want).max())
+    refused: dict[str, str] = {}
+    templates: dict[str, list[str]] = {}
+    errors: dict[str, tuple[float, float]] = {}
+    for variant in job["variants"]:
+        try:
+            session, templates[variant] = open_ours(model, variant, job["target"], threads)
+        except RefusedError as reason:
+            refused[variant] = str(reason)
+            continue
+        bound = Bound(session, x)
+        bound.run_us()
+        far = float(np.abs(bound.y.numpy() - want).max())
+        errors[variant] = (far, far / size)
+        sessions[variant] = bound
+
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    deadline = time.perf_counter() + job["seconds"] * len(sessions)
+    order = list(sessions)
+    for number in range(WARM_UP_RUNS + MOST_ROUNDS):
+        for name in order if number % 2 else order[::-1]:
+            taken = sessions[name].run_us()
+            if number >= WARM_UP_RUNS:
+                times[name].append(taken)
+        if time.perf_counter() > deadline and len(times["ort"]) >= FEWEST_ROUNDS:
+            break
+    return {
+        "status": "timed",
+        "times_us": times,
+        "errors": errors,
+        "refused": refused,
+        "templates": templates,
+    }
+
+
+def main() -> None:
+    """Answer jobs until stdin ends."""
+    answers = os.fdopen(os.dup(1), "w")  # what libraries print to stdout must not mix with answers
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        try:
+            answer = measure(json.loads(line))
+        except Exception as error:  # a value: the benchmark goes on with the next layer
+            answer = {"status": "failed", "detail": f"{type(error).__name__}: {error}"[:300]}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
