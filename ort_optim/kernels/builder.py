@@ -17,7 +17,7 @@ Constants fold while the code is written, so a size that is pinned costs nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -186,7 +186,7 @@ class Code:
             yield
 
     @contextmanager
-    def either(self, condition: Bool) -> Iterator[tuple[object, object]]:
+    def either(self, condition: Bool) -> Iterator[tuple[Branch, Branch]]:
         """Two branches: `with code.either(c) as (yes, no):` then `with yes:` and `with no:`."""
         with self.ir.if_else(condition.ir) as branches:
             yield branches
@@ -291,6 +291,9 @@ class Code:
                     rows[i], rows[i + width] = self.shuffle(a, b, low), self.shuffle(a, b, high)
             width *= 2
         return rows
+
+
+Branch: TypeAlias = AbstractContextManager[object]
 
 
 class Compound(Protocol):

@@ -15,10 +15,14 @@ Row = tuple[str, int, int]
 
 
 class Sizes:
-    """The size program of one region, as it grows."""
+    """The size program of one region, as it grows.
 
-    def __init__(self) -> None:
+    `threads`, where given, is the number of workers that is known already, as in benchmarks.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
         self.rows: list[Row] = []
+        self._threads = threads
         self._found: dict[Row, int] = {}
 
     def const(self, number: int) -> Size:
@@ -31,7 +35,7 @@ class Sizes:
 
     def threads(self) -> Size:
         """How many workers the session has."""
-        return self._row("threads", 0, 0)
+        return self._row("threads", 0, 0) if self._threads is None else self.const(self._threads)
 
     def of(self, number: int | Size) -> Size:
         """A number as a size."""
