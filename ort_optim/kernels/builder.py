@@ -278,6 +278,11 @@ class Code:
         limits = self.ir.shuffle_vector(filled, ir.Constant(kind, ir.Undefined), zeros)
         return Mask(self, self.ir.icmp_signed("<", numbers, limits))
 
+    def mask(self, lanes: Sequence[bool]) -> Mask:
+        """A mask that is known."""
+        kind = ir.VectorType(ir.IntType(1), self.lanes)
+        return Mask(self, ir.Constant(kind, [ir.IntType(1)(each) for each in lanes]))
+
     def transpose(self, rows: Sequence[Vec]) -> list[Vec]:
         """`lanes` vectors, turned: row i of the result holds lane i of every row."""
         lanes, rows = self.lanes, list(rows)

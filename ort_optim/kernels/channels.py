@@ -1,0 +1,116 @@
+"""`CopyChannels`: channels from anywhere in one blocked tensor to anywhere in another.
+
+A concat or split whose channel counts are multiples of v is a matter of pointers. Here the counts
+are not: every vector of y is put together from two neighbouring planes of x by one shuffle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ort_optim.kernels.base import Launch
+from ort_optim.kernels.builder import Code, Int, Isa
+from ort_optim.kernels.chunks import ROW_VALUES, Rows, split_rows
+from ort_optim.kernels.tensors import Layout, Place, tensor_place, tensor_values
+
+
+@dataclass(frozen=True)
+class CopyChannels:
+    """y[:, target : target + channels] = x[:, source : source + channels].
+
+    Other lanes of y keep what they hold, save that `last` clears those behind the copied channels
+    in their plane: the copies of one concat run in order, and the last one leaves zeros.
+
+    Attributes:
+        channels: How many.
+        source, target: First channel in x, first channel in y.
+        last: No channels of y follow.
+    """
+
+    channels: int
+    source: int
+    target: int
+    last: bool
+
+    @property
+    def name(self) -> str:
+        """As `Kernel`."""
+        suffix = "_last" if self.last else ""
+        return f"copy_channels_{self.channels}_from{self.source}_to{self.target}{suffix}"
+
+    @property
+    def pointers(self) -> tuple[str, ...]:
+        """As `Kernel`."""
+        return "x", "y"
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """As `Kernel`."""
+        return *tensor_values("x"), *tensor_values("y"), "width", *ROW_VALUES
+
+    def planes(self, v: int) -> int:
+        """Planes of y that it writes into."""
+        return -(-(self.target + self.channels) // v) - self.target // v
+
+    def write(self, isa: Isa) -> Code:
+        """As `Kernel`."""
+        code = Code(self.name, isa, self.pointers, self.values)
+        v = code.lanes
+        x, y = tensor_place(code, "x"), tensor_place(code, "y")
+        ahead = self.source - self.target  # channel c of y is channel c + ahead of x
+        base = self.target // v
+        planes = self.planes(v)
+
+        def copy(x: Place, y: Place, plane: int | Int, shown: int) -> None:
+            """Plane `base + plane` of one row; `shown` is an example of `plane`."""
+            first = (base + shown) * v
+            low = max(self.target - first, 0)
+            high = min(self.target + self.channels - first, v)
+            start = first + ahead  # channel of x that belongs in lane 0
+            shift = start % v
+            from_x = x.at(plane=code.integer(plane) + (start // v - shown))
+            to_y = y.at(plane=code.integer(plane) + base)
+            with code.loop(code.value("width")) as pixel:
+                here = from_x.at(pixel=pixel)
+                parts = [
+                    here.at(plane=i).address.load() if wanted else code.vec(0.0)
+                    for i, wanted in enumerate((low + shift < v, high + shift > v))
+                ]
+                vector = code.shuffle(*parts, [shift + lane for lane in range(v)])
+                stop = v if self.last else high
+                if high < stop:
+                    copied = code.mask([lane < high for lane in range(v)])
+                    vector = copied.choose(vector, code.vec(0.0))
+                place = to_y.at(pixel=pixel).address
+                if (low, stop) == (0, v):
+                    place.store(vector)
+                else:
+                    written = code.mask([low <= lane < stop for lane in range(v)])
+                    place.store_first(vector, written)
+
+        # Only the first and the last plane may be partial: they have code of their own.
+        partial_first = self.target % v != 0
+        partial_last = (self.target + self.channels) % v != 0 and planes > partial_first
+        with Rows(code).each() as (image, plane, row):
+            source, target = x.at(image, row=row), y.at(image, row=row)
+            if partial_first:
+                with code.when(plane.equals(0)):
+                    copy(source, target, 0, 0)
+            if partial_last:
+                with code.when(plane.equals(planes - 1)):
+                    copy(source, target, planes - 1, planes - 1)
+            if planes > partial_first + partial_last:
+                whole = (plane >= int(partial_first)) & (plane < planes - partial_last)
+                with code.when(whole):
+                    copy(source, target, plane, int(partial_first))
+        return code
+
+
+def launch_copy_channels(
+    isa: Isa, x: Layout, y: Layout, channels: int, source: int, target: int, *, last: bool
+) -> Launch:
+    """Copy channels of x from `source` on to channels of y from `target` on; both blocked."""
+    kernel = CopyChannels(channels, source, target, last)
+    rows, tasks = split_rows(x.N, kernel.planes(isa.lanes), x.H, x.W * (2 * isa.lanes))
+    values = {**x.values("x"), **y.values("y"), "width": x.W, **rows}
+    return Launch(kernel, values, tasks, x.N.sizes.const(0))
