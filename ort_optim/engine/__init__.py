@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from ort_optim.engine.client import Engine, EngineError, StartError
     from ort_optim.engine.source import make_source
     from ort_optim.engine.spill import Spill, unload
-    from ort_optim.engine.wire import ModelSource, TensorInfo, Value
+    from ort_optim.engine.wire import Extension, ModelSource, TensorInfo, Value
 
 _HOMES = {
     "Engine": "client",
     "EngineError": "client",
+    "Extension": "wire",
     "ModelSource": "wire",
     "Spill": "spill",
     "StartError": "client",
@@ -37,6 +38,7 @@ _HOMES = {
 __all__ = [
     "Engine",
     "EngineError",
+    "Extension",
     "ModelSource",
     "Spill",
     "StartError",

@@ -50,6 +50,18 @@ class ModelSource:
 
 
 @dataclass(frozen=True)
+class Extension:
+    """A custom operator library for one session.
+
+    `library` exports `ort_optim_stage(bytes, length)`, which readies `blob` for the registration
+    that follows on the same thread and returns what is wrong with it, or NULL.
+    """
+
+    library: Path
+    blob: bytes
+
+
+@dataclass(frozen=True)
 class Reply:
     """A worker's answer: a value, or the one-line reason why ORT refused."""
 

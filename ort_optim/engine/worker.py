@@ -8,6 +8,7 @@ inside ONNX Runtime ends this process only.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import os
 import pickle
@@ -23,7 +24,7 @@ import numpy as np
 import onnxruntime as ort
 
 from ort_optim.engine import values
-from ort_optim.engine.wire import ModelSource, Reply, TensorInfo, Value
+from ort_optim.engine.wire import Extension, ModelSource, Reply, TensorInfo, Value
 
 LOG_FATAL = 4
 SAMPLE_SECONDS = 1e-3  # a timing sample lasts at least about this long
@@ -38,7 +39,13 @@ class Sessions:
         self._mapped: dict[int, list[Any]] = {}
         self._next_handle = itertools.count(1)
 
-    def open(self, source: ModelSource, optimize: bool, threads: int) -> int:
+    def open(
+        self,
+        source: ModelSource,
+        optimize: bool,
+        threads: int,
+        extension: Extension | None = None,
+    ) -> int:
         """Create a session; `optimize` switches all of ORT's graph optimizations on or off."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -52,6 +59,8 @@ class Sessions:
         mapped = [values.map_blob(blob) for blob in source.blobs]
         if mapped:
             options.add_external_initializers([blob.name for blob in source.blobs], mapped)
+        if extension is not None:
+            _register(options, extension)
         model = source.proto if source.proto is not None else str(source.path)
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         handle = next(self._next_handle)
@@ -119,6 +128,16 @@ class Sessions:
             if time.perf_counter() - started > max_seconds:
                 break
         return samples_ms
+
+
+def _register(options: ort.SessionOptions, extension: Extension) -> None:
+    library = ctypes.CDLL(os.fspath(extension.library))
+    library.ort_optim_stage.restype = ctypes.c_char_p
+    library.ort_optim_stage.argtypes = (ctypes.c_char_p, ctypes.c_int64)
+    error = library.ort_optim_stage(extension.blob, len(extension.blob))
+    if error is not None:
+        raise ValueError(error.decode(errors="replace"))
+    options.register_custom_ops_library(os.fspath(extension.library))
 
 
 def _runner(feeds: Mapping[str, Value]) -> Any:
