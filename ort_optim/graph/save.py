@@ -21,7 +21,7 @@ import mmap
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -102,18 +102,39 @@ def _named_in_files(paths: set[Path], folder: Path) -> set[Path]:
     return found
 
 
-def save_model(model: ModelProto, folder: Path, out: Path, *, external: bool = False) -> int:
+def save_model(
+    model: ModelProto,
+    folder: Path,
+    out: Path,
+    *,
+    external: bool = False,
+    apart: Collection[str] = (),
+) -> int:
     """Write `model`, whose external data lies in `folder`, and return the bytes written.
 
-    Data goes to an external file if `external` is set or the model is too large for one message.
-    Raises InputError if the disk is full or may not be written; `out` is then as it was.
+    Data goes to an external file if `external` is set or the model is too large for one message;
+    else only that of the main graph's initializers named in `apart`, and all other data into the
+    model file. Raises InputError if the disk is full or may not be written; `out` is then as it
+    was.
     """
     out = _place(out)
     total = model.ByteSize() + sum(size_bytes(t) for t in tensors(model) if is_external(t))
     with _one_line_errors(out):
-        if not external and total <= INLINE_LIMIT_BYTES:
+        if external or total > INLINE_LIMIT_BYTES:
+            return _write_external(model, folder, out, _is_large)
+        if not any(_is_among(tensor, apart) for tensor in model.graph.initializer):
             return _write_inline(model, folder, out)
-        return _write_external(model, folder, out)
+        return _write_external(
+            _with_inline_data(model, folder, apart), folder, out, lambda t: _is_among(t, apart)
+        )
+
+
+def _is_large(tensor: TensorProto) -> bool:
+    return is_external(tensor) or size_bytes(tensor) >= EXTERNAL_FROM_BYTES
+
+
+def _is_among(tensor: TensorProto, names: Collection[str]) -> bool:
+    return tensor.name in names and size_bytes(tensor) > 0  # strings can't be external
 
 
 def copy_model(loaded: LoadedModel, out: Path) -> int:
@@ -141,24 +162,33 @@ def _write_inline(model: ModelProto, folder: Path, out: Path) -> int:
     return len(raw)
 
 
-def _with_inline_data(model: ModelProto, folder: Path) -> ModelProto:
-    if not any(is_external(tensor) for tensor in tensors(model)):
+def _with_inline_data(model: ModelProto, folder: Path, apart: Collection[str] = ()) -> ModelProto:
+    """The model, or a copy that has all data but that of the initializers `apart` inside."""
+    if not any(_moving(model, apart)):
         return model
     copy = ModelProto()
     copy.CopyFrom(model)
-    for tensor in tensors(copy):
-        if is_external(tensor):
-            make_inline(tensor, folder)
+    for tensor in _moving(copy, apart):
+        make_inline(tensor, folder)
     return copy
 
 
-def _write_external(model: ModelProto, folder: Path, out: Path) -> int:
+def _moving(model: ModelProto, apart: Collection[str]) -> Iterator[TensorProto]:
+    """The external tensors but the initializers `apart`."""
+    yield from (t for t in model.graph.initializer if is_external(t) and t.name not in apart)
+    yield from (t for t in inner_tensors(model) if is_external(t))
+
+
+def _write_external(
+    model: ModelProto, folder: Path, out: Path, goes: Callable[[TensorProto], bool]
+) -> int:
+    """Write the model, and the data of initializers that `goes` picks to a file of its own."""
     slim = ModelProto()
     slim.CopyFrom(model)
     try:
         # The model's temporary file keeps others from taking the data for stale.
         with _replacing(out) as file:
-            data_bytes = _write_data(slim, folder, out)
+            data_bytes = _write_data(slim, folder, out, goes)
             raw = slim.SerializeToString()
             file.write(raw)
     except BaseException:
@@ -168,15 +198,18 @@ def _write_external(model: ModelProto, folder: Path, out: Path) -> int:
     return len(raw) + data_bytes
 
 
-def _write_data(slim: ModelProto, folder: Path, out: Path) -> int:
-    """Move what is large or external into a data file for `out`; the bytes written."""
+def _write_data(
+    slim: ModelProto, folder: Path, out: Path, goes: Callable[[TensorProto], bool]
+) -> int:
+    """Move initializers that `goes` picks, and what is external, into a data file for `out`; the
+    bytes written."""
     temporary = temporary_beside(out.with_name(out.name + ".data"))
     placed: list[TensorProto] = []
     digest = hashlib.sha256()
     try:
         with temporary.open("wb") as file:
             for tensor in slim.graph.initializer:
-                if is_external(tensor) or size_bytes(tensor) >= EXTERNAL_FROM_BYTES:
+                if goes(tensor):
                     _append(file, digest, tensor, folder)
                     placed.append(tensor)
             for tensor in inner_tensors(slim):

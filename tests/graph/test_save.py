@@ -196,3 +196,51 @@ def test_a_place_that_can_not_be_written_is_named(tmp_path: Path) -> None:
         tmp_path.chmod(0o500)
         with pytest.raises(InputError, match="read-only"):
             check_writable(tmp_path / "out.onnx")
+
+
+def heavy_initializers() -> onnx.ModelProto:
+    return model_of(
+        "g (float[4000] x) => (float[4000] y) { a = Add(x, w)\n b = Mul(a, v)\n y = Mul(b, s) }",
+        weights={
+            "w": np.full(4000, 1, np.float32),
+            "v": np.full(4000, 2, np.float32),
+            "s": np.array([2.0], np.float32),
+        },
+    )
+
+
+def is_inline(model: onnx.ModelProto) -> dict[str, bool]:
+    return {tensor.name: tensor.HasField("raw_data") for tensor in model.graph.initializer}
+
+
+def test_only_the_named_initializers_go_to_the_data_file(tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    model = heavy_initializers()
+    written = save_model(model, tmp_path, out, apart={"v", "no such name"})
+    assert written == sum(path.stat().st_size for path in tmp_path.iterdir())
+    loaded = load_model(out)
+    assert is_inline(loaded.model) == {"w": True, "v": False, "s": True}
+    assert loaded.data_files[0].stat().st_size == 16000
+    assert (to_array(loaded.model.graph.initializer[1], tmp_path) == 2).all()
+    onnx.checker.check_model(str(out), full_check=True)
+    assert is_inline(model) == {"w": True, "v": True, "s": True}
+
+
+def test_external_data_that_is_not_named_comes_inside(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    save_model(heavy_initializers(), tmp_path, tmp_path / "a" / "all.onnx", external=True)
+    loaded = load_model(tmp_path / "a" / "all.onnx")
+    assert is_inline(loaded.model) == {"w": False, "v": False, "s": True}
+    out = tmp_path / "out.onnx"
+    save_model(loaded.model, loaded.folder, out, apart=["v"])
+    again = load_model(out)
+    assert is_inline(again.model) == {"w": True, "v": False, "s": True}
+    w, v, _ = again.model.graph.initializer
+    assert (to_array(w, tmp_path) == 1).all()
+    assert (to_array(v, tmp_path) == 2).all()
+    assert is_inline(loaded.model) == {"w": False, "v": False, "s": True}
+
+
+def test_without_a_named_initializer_there_is_no_data_file(tmp_path: Path) -> None:
+    save_model(heavy_initializers(), tmp_path, tmp_path / "out.onnx", apart=["x", "a"])
+    assert names(tmp_path) == ["out.onnx"]

@@ -6,6 +6,7 @@ region.py     what goes in and out of a region, which constants are weights
 naming.py     the name of a body, a hash of what it computes
 form.py       regions as calls of model-local functions
 reading.py    the calls in a file, and whether they are what they say
+storage.py    which weights are better kept in a file of their own
 """
 
 from ort_optim.graph.regions.form import DOMAIN, Tiling, wrap
@@ -17,9 +18,9 @@ from ort_optim.graph.regions.reading import (
     calls,
     sound_calls,
     verify_name,
-    weight_names,
 )
 from ort_optim.graph.regions.region import Region
+from ort_optim.graph.regions.storage import weights_apart
 
 __all__ = [
     "DOMAIN",
@@ -34,6 +35,6 @@ __all__ = [
     "group",
     "sound_calls",
     "verify_name",
-    "weight_names",
+    "weights_apart",
     "wrap",
 ]

@@ -3,7 +3,6 @@
 calls          the calls as they stand there
 verify_name    whether a call is what its name says; the reason if not
 sound_calls    the calls that may be computed by code of ours, and why others may not
-weight_names   the initializers that calls read as weights
 
 Nothing here raises for anything that a parsed message can hold. A name that is wrong does no harm
 by itself, since code is made from the body alone: it only says that the file was not written by
@@ -120,14 +119,6 @@ def sound_calls(model: ModelProto) -> SoundCalls:
         if reason is not None:
             refused[name] = reason
     return SoundCalls(tuple(c for c in found if c.function.name not in refused), refused)
-
-
-def weight_names(model: ModelProto) -> frozenset[str]:
-    """The initializers of the main graph that calls of regions read as weights."""
-    stored = {tensor.name for tensor in model.graph.initializer}
-    return frozenset(
-        name for call in calls(model) if call.problem is None for name in call.weights
-    ).intersection(stored)
 
 
 def _calls_below(node: NodeProto) -> Iterator[NodeProto]:
