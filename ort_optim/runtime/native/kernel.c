@@ -11,7 +11,14 @@
 #include "platform.h"
 #include "workspace.h"
 
-enum { SCRATCH_ALIGN_BYTES = 128, SPINS_BEFORE_YIELD = 4000 };
+enum {
+    SCRATCH_ALIGN_BYTES = 128,
+    SPINS_BEFORE_YIELD = 4000,
+    MAX_SHARES = 8,
+    MAX_TASKS = 1 << 26, /* of a step; more is a mistake, and would look like a hang */
+};
+static const int64_t MAX_BYTES = INT64_C(1) << 46; /* of a workspace or a part of it */
+
 
 typedef struct buffer {
     unsigned char *start;
@@ -29,13 +36,12 @@ typedef struct kernel {
     counter workspace_bytes;      /* of the largest run so far: a good guess for the next */
 } kernel;
 
-/* How far all workers are with one step; each counter in a cache line of its own. */
-typedef struct progress {
-    counter next; /* task that nobody has begun */
+/* A counter in a cache line of its own. How far the workers are with a step is told by one for the
+ * tasks that are complete and one for each share of the tasks, which counts those begun. */
+typedef struct lone_counter {
+    counter value;
     char padding[LINE_BYTES - sizeof(counter)];
-    counter done; /* tasks that are complete */
-    char padding_too[LINE_BYTES - sizeof(counter)];
-} progress;
+} lone_counter;
 
 typedef struct run {
     const kernel *kernel;
@@ -46,7 +52,8 @@ typedef struct run {
     void **pointers;               /* of all steps, one after another */
     int64_t *arguments;            /* of all steps, one after another */
     int64_t *tasks;                /* (steps) */
-    progress *progress;            /* (steps); only where there are several workers */
+    lone_counter *progress;        /* (steps, 1 + shares); only where there are several workers */
+    int64_t shares;                /* into which the tasks of a step are cut */
     unsigned char *scratch;
     int64_t scratch_bytes;         /* of each worker */
     int64_t workers;
@@ -125,7 +132,7 @@ static OrtStatus *size_steps(run *r, int64_t threads) {
         const step *step = &r->steps->all[i];
         r->tasks[i] = r->values[step->tasks];
         int64_t scratch = r->values[step->scratch_bytes];
-        if (r->tasks[i] < 0 || scratch < 0 || scratch > INT64_MAX / 2)
+        if (r->tasks[i] < 0 || r->tasks[i] > MAX_TASKS || scratch < 0 || scratch > MAX_BYTES)
             return refuse(op, "step %s has %lld tasks, %lld bytes of scratch", step->label,
                           (long long)r->tasks[i], (long long)scratch);
         if (r->tasks[i] > most_tasks) most_tasks = r->tasks[i];
@@ -133,6 +140,7 @@ static OrtStatus *size_steps(run *r, int64_t threads) {
     }
     r->scratch_bytes = round_up(r->scratch_bytes, SCRATCH_ALIGN_BYTES);
     r->workers = most_tasks < threads ? most_tasks : threads;
+    r->shares = r->workers < MAX_SHARES ? r->workers : MAX_SHARES;
     return NULL;
 }
 
@@ -174,6 +182,29 @@ static void run_alone(const run *r, counter *nanoseconds) {
     }
 }
 
+/* Runs what is left of a step's tasks, beginning with the worker's own share: so a worker mostly
+ * sees the part of each tensor that it made itself, and counters stay in its cache. */
+static void run_tasks(const run *r, int64_t i, size_t worker, void *scratch) {
+    const step *step = &r->steps->all[i];
+    void *const *pointers = r->pointers + step->first_pointer;
+    const int64_t *arguments = r->arguments + step->first_value;
+    lone_counter *done = &r->progress[i * (1 + r->shares)];
+    int64_t usual = r->tasks[i] / r->shares, larger = r->tasks[i] % r->shares, mine = 0;
+    int64_t share = (int64_t)worker % r->shares;
+    for (int64_t j = 0; j < r->shares; j++, share = share + 1 < r->shares ? share + 1 : 0) {
+        int64_t first = usual * share + (share < larger ? share : larger);
+        int64_t count = usual + (share < larger);
+        counter *begun = &done[1 + share].value;
+        int64_t next = atomic_load_explicit(begun, memory_order_relaxed);
+        while (next < count &&
+               (next = atomic_fetch_add_explicit(begun, 1, memory_order_relaxed)) < count) {
+            step->function(pointers, arguments, first + next, scratch);
+            mine++;
+        }
+    }
+    if (mine) atomic_fetch_add_explicit(&done->value, mine, memory_order_acq_rel);
+}
+
 static void wait_for(counter *done, int64_t tasks) {
     for (int64_t spins = 0; atomic_load_explicit(done, memory_order_acquire) != tasks; spins++) {
         if (spins < SPINS_BEFORE_YIELD)
@@ -185,27 +216,17 @@ static void wait_for(counter *done, int64_t tasks) {
 
 /* One worker of a run. It never waits for a worker that has not begun, only for tasks that another
  * one is in the middle of: so any number of workers, even one after another on a single thread,
- * gets all steps done, and no step costs more than two cache lines going round. */
+ * gets all steps done, and the end of a step costs one cache line going round. */
 static void work(void *data, size_t worker) {
     const run *r = data;
     counter *nanoseconds = worker == 0 ? r->kernel->op->step_nanoseconds : NULL;
     unsigned char *scratch = r->scratch + (int64_t)worker * r->scratch_bytes;
     int64_t start = nanoseconds ? now_ns() : 0;
     for (int64_t i = 0; i < r->steps->count; i++) {
-        progress *progress = &r->progress[i];
-        int64_t tasks = r->tasks[i];
-        if (atomic_load_explicit(&progress->done, memory_order_acquire) != tasks) {
-            const step *step = &r->steps->all[i];
-            void *const *pointers = r->pointers + step->first_pointer;
-            const int64_t *arguments = r->arguments + step->first_value;
-            int64_t mine = 0, task;
-            while ((task = atomic_fetch_add_explicit(&progress->next, 1, memory_order_relaxed)) <
-                   tasks) {
-                step->function(pointers, arguments, task, scratch);
-                mine++;
-            }
-            if (mine) atomic_fetch_add_explicit(&progress->done, mine, memory_order_acq_rel);
-            wait_for(&progress->done, tasks);
+        counter *done = &r->progress[i * (1 + r->shares)].value;
+        if (atomic_load_explicit(done, memory_order_acquire) != r->tasks[i]) {
+            run_tasks(r, i, worker, scratch);
+            wait_for(done, r->tasks[i]);
         }
         if (nanoseconds) {
             int64_t now = now_ns();
@@ -397,27 +418,28 @@ static OrtStatus *read_inputs(run *r, const OrtKernelContext *context) {
     return NULL;
 }
 
+static int64_t progress_bytes(const run *r) {
+    return r->workers <= 1 ? 0
+                           : r->steps->count * (1 + r->shares) * (int64_t)sizeof(lone_counter);
+}
+
 /* Where the arena's slots, the progress of steps and the scratch of workers stand in the workspace,
  * which grows if it must. */
 static OrtStatus *lay_out(run *r) {
     const region *region = r->kernel->region;
     operator *op = r->kernel->op;
     buffer *slots = r->buffers[ARENA];
-    int64_t tables = table_bytes(region, r->steps), bytes = tables, at, scratch;
-    bool fits = true;
+    int64_t tables = table_bytes(region, r->steps), bytes = tables;
     for (int64_t i = 0; i < region->slot_count; i++) {
         slots[i].bytes = max_size(r, &region->slots[i]);
-        if (slots[i].bytes < 0) return refuse(op, "arena slot %lld has no size", (long long)i);
-        fits = fits && slots[i].bytes < INT64_MAX / 2 &&
-               add_sizes(bytes, round_up(slots[i].bytes, LINE_BYTES), &bytes);
+        if (slots[i].bytes < 0 || slots[i].bytes > MAX_BYTES - bytes)
+            return refuse(op, "arena slot %lld has %lld bytes", (long long)i,
+                          (long long)slots[i].bytes);
+        bytes += round_up(slots[i].bytes, LINE_BYTES);
     }
     int64_t progress_at = bytes;
-    fits = fits && add_sizes(bytes, r->steps->count * (int64_t)sizeof(progress), &bytes);
-    int64_t scratch_at = round_up(bytes, SCRATCH_ALIGN_BYTES);
-    fits = fits && bytes < INT64_MAX / 2 &&
-           multiply_sizes(r->scratch_bytes, r->workers, &scratch) &&
-           add_sizes(scratch_at, scratch, &bytes);
-    if (!fits) return refuse(op, "its workspace is too large to be addressed");
+    int64_t scratch_at = round_up(progress_at + progress_bytes(r), SCRATCH_ALIGN_BYTES);
+    bytes = scratch_at + r->scratch_bytes * r->workers; /* at most 2^46 bytes by 2^10 threads */
     if (bytes > r->workspace->bytes) {
         workspace *larger = take_workspace(bytes);
         if (!larger)
@@ -432,12 +454,12 @@ static OrtStatus *lay_out(run *r) {
         ((kernel *)r->kernel)->workspace_bytes = bytes;
         if (bytes > op->workspace_bytes) op->workspace_bytes = bytes;
     }
-    at = tables;
+    int64_t at = tables;
     for (int64_t i = 0; i < region->slot_count; i++) {
         slots[i].start = r->workspace->memory + at;
         at += round_up(slots[i].bytes, LINE_BYTES);
     }
-    r->progress = (progress *)(r->workspace->memory + progress_at);
+    r->progress = (lone_counter *)(r->workspace->memory + progress_at);
     r->scratch = r->workspace->memory + scratch_at;
     return NULL;
 }
@@ -482,7 +504,7 @@ static OrtStatus *run_region(run *r, OrtKernelContext *context) {
         run_alone(r, op->step_nanoseconds);
         return NULL;
     }
-    memset(r->progress, 0, (size_t)r->steps->count * sizeof(progress));
+    memset(r->progress, 0, (size_t)progress_bytes(r));
     return note_failure(
         op, ort_parallel_for(op->api, context, work, (size_t)r->workers, 0, r));
 }
