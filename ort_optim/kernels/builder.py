@@ -371,6 +371,8 @@ class Int:
         a, b = self.constant, other.constant
         if a is not None and b is not None:
             return self.code.integer(a * b)
+        if 0 in (a, b):
+            return self.code.integer(0)
         if a == 1:
             return other
         return self if b == 1 else Int(self.code, self.code.ir.mul(self.ir, other.ir, ("nsw",)))
@@ -544,6 +546,21 @@ class Vec:
         bits = code.ir.shl(biased, ir.Constant(whole, [I32(23)] * code.lanes))
         return Vec(code, code.ir.bitcast(bits, self.ir.type))
 
+    def scaled(self, power: Vec) -> Vec:
+        """Times 2 to the power of lanes that hold whole numbers in [-252, 254], rounded once."""
+        code = self.code
+        if code.lanes == 16 and "avx512f" in code.isa.features:
+            name, all_lanes, rounding = "llvm.x86.avx512.mask.scalef.ps.512", -1, 4
+            lanes = ir.IntType(16)(all_lanes)
+            return Vec(code, code.intrinsic(name, self.ir, power.ir, self.ir, lanes, I32(rounding)))
+        half = (power * 0.5).floor()
+        return self * half.power_of_two() * (power - half).power_of_two()
+
+    def square_root(self) -> Vec:
+        """Lane by lane; NaN where negative."""
+        name = f"llvm.sqrt.v{self.code.lanes}f32"
+        return Vec(self.code, self.code.intrinsic(name, self.ir))
+
     def lane(self, index: int) -> Vec:
         """One lane, in all lanes."""
         return self.code.shuffle(self, self, [index] * self.code.lanes)
@@ -598,6 +615,11 @@ class Address:
             )
         arguments = [vector.ir, self.ir, I32(FLOAT_BYTES), mask.ir]
         code.ir.call(code._intrinsics[name], arguments)
+
+    def copy_float(self, source: Address) -> None:
+        """Write the one number at `source` here."""
+        number = self.code.ir.load(source.ir, align=FLOAT_BYTES, typ=F32)
+        self.code.ir.store(number, self.ir, align=FLOAT_BYTES)
 
     def prefetch(self, level: int = 2) -> None:
         """Ask for the cache line here: 3 keeps it in L1, 2 in L2, 1 in L3."""

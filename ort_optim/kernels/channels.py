@@ -72,11 +72,10 @@ class CopyChannels:
             to_y = y.at(plane=code.integer(plane) + base)
             with code.loop(code.value("width")) as pixel:
                 here = from_x.at(pixel=pixel)
-                parts = [
-                    here.at(plane=i).address.load() if wanted else code.vec(0.0)
-                    for i, wanted in enumerate((low + shift < v, high + shift > v))
-                ]
-                vector = code.shuffle(*parts, [shift + lane for lane in range(v)])
+                none = code.vec(0.0)
+                lower = here.address.load() if low + shift < v else none
+                upper = here.at(plane=1).address.load() if high + shift > v else none
+                vector = code.shuffle(lower, upper, [shift + lane for lane in range(v)])
                 stop = v if self.last else high
                 if high < stop:
                     copied = code.mask([lane < high for lane in range(v)])
