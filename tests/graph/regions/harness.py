@@ -8,41 +8,22 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
 from ort_optim.engine import Engine, ModelSource
 from ort_optim.graph.functions import inline_functions
 from ort_optim.graph.regions import Grouping, Tiling, group, wrap
 from ort_optim.graph.regions.wiring import constant_tensor
+from ort_optim.graph.walk import STANDARD_DOMAINS
 
-TAKEN = frozenset(
-    [
-        "Conv",
-        "ConvTranspose",
-        "Relu",
-        "Clip",
-        "Sigmoid",
-        "HardSwish",
-        "HardSigmoid",
-        "LeakyRelu",
-        "PRelu",
-        "Tanh",
-        "Add",
-        "Mul",
-        "Concat",
-        "Split",
-        "Slice",
-        "MaxPool",
-        "AveragePool",
-        "GlobalAveragePool",
-        "Resize",
-        "Pad",
-    ]
-)
+ACTIVATIONS = ("Clip", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Relu", "Sigmoid", "Tanh")
+BETWEEN = ("Add", "Mul", "Concat", "Split", "Slice", "Resize", "Pad")
+POOLINGS = ("MaxPool", "AveragePool", "GlobalAveragePool")
+TAKEN = frozenset({"Conv", "ConvTranspose", *ACTIVATIONS, *BETWEEN, *POOLINGS})
 
 
 def eligible(node: NodeProto) -> str | None:
-    if node.op_type in TAKEN and node.domain == "":
+    if node.op_type in TAKEN and node.domain in STANDARD_DOMAINS:
         return None
     return f"{node.op_type} is not taken"
 
@@ -149,10 +130,3 @@ def same_bits(got: Any, wanted: Any) -> bool:
     if isinstance(wanted, np.ndarray) and wanted.dtype != object:
         return got.dtype == wanted.dtype and got.tobytes() == wanted.tobytes()
     return bool(np.all(got == wanted))
-
-
-def conv(
-    source: str, target: str, weight: str = "w", bias: str = "", **attributes: Any
-) -> NodeProto:
-    inputs = [source, weight, bias] if bias else [source, weight]
-    return helper.make_node("Conv", inputs, [target], name=target, pads=[1] * 4, **attributes)
