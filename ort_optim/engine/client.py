@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import onnx
 
-from ort_optim.engine.wire import Extension, ModelSource, Reply, TensorInfo, Value
+from ort_optim.engine.wire import ModelSource, Reply, TensorInfo, Value
 from ort_optim.errors import OrtOptimError, WorkerError
 
 
@@ -81,15 +81,13 @@ class Engine:
         *,
         optimize: bool = False,
         threads: int | None = None,
-        extension: Extension | None = None,
     ) -> int:
         """A handle of a new session.
 
-        `optimize` False is ORT_DISABLE_ALL, True is ORT_ENABLE_ALL. `extension` is registered with
-        this session only. Raises EngineError where ORT refuses the model or the extension.
+        `optimize` False is ORT_DISABLE_ALL, True is ORT_ENABLE_ALL. Raises EngineError where ORT
+        refuses the model or its extension.
         """
-        source = _source(model)
-        return int(self._call("open", source, optimize, threads or self.threads, extension))
+        return int(self._call("open", _source(model), optimize, threads or self.threads))
 
     def close(self, handle: int) -> None:
         """Free a session."""

@@ -37,21 +37,8 @@ class Blob:
 
 
 @dataclass(frozen=True)
-class ModelSource:
-    """A model for the worker: a file, or serialized bytes with the blobs it refers to.
-
-    `blobs` are handed to ORT as memory-mapped initializers, so external data is neither copied
-    nor subject to ORT's refusal of linked files.
-    """
-
-    path: Path | None = None
-    proto: bytes | None = None
-    blobs: tuple[Blob, ...] = field(default_factory=tuple)
-
-
-@dataclass(frozen=True)
 class Extension:
-    """A custom operator library for one session.
+    """A custom operator library, and what it is to do for one model.
 
     `library` exports `ort_optim_stage(bytes, length)`, which readies `blob` for the registration
     that follows on the same thread and returns what is wrong with it, or NULL.
@@ -59,6 +46,20 @@ class Extension:
 
     library: Path
     blob: bytes
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model for the worker: a file, or serialized bytes with the blobs it refers to.
+
+    `blobs` are handed to ORT as memory-mapped initializers, so external data is neither copied
+    nor subject to ORT's refusal of linked files. `extension` is registered with its sessions.
+    """
+
+    path: Path | None = None
+    proto: bytes | None = None
+    blobs: tuple[Blob, ...] = field(default_factory=tuple)
+    extension: Extension | None = None
 
 
 @dataclass(frozen=True)

@@ -39,13 +39,7 @@ class Sessions:
         self._mapped: dict[int, list[Any]] = {}
         self._next_handle = itertools.count(1)
 
-    def open(
-        self,
-        source: ModelSource,
-        optimize: bool,
-        threads: int,
-        extension: Extension | None = None,
-    ) -> int:
+    def open(self, source: ModelSource, optimize: bool, threads: int) -> int:
         """Create a session; `optimize` switches all of ORT's graph optimizations on or off."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -59,8 +53,8 @@ class Sessions:
         mapped = [values.map_blob(blob) for blob in source.blobs]
         if mapped:
             options.add_external_initializers([blob.name for blob in source.blobs], mapped)
-        if extension is not None:
-            _register(options, extension)
+        if source.extension is not None:
+            _register(options, source.extension)
         model = source.proto if source.proto is not None else str(source.path)
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         handle = next(self._next_handle)

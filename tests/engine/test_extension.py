@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ort_optim.engine import Engine, EngineError, Extension
+from ort_optim.engine import Engine, EngineError, Extension, ModelSource
 from ort_optim.runtime import blob, library
 from tests.runtime.regions import compile_code, expected, model_of, plan_of
 
@@ -20,7 +20,8 @@ def test_only_the_session_that_was_given_an_extension_has_it(
 ) -> None:
     plan = plan_of(compile_code(tmp_path), channels=4)
     extension = Extension(library.library_path(), blob.encode([plan], threads=1))
-    with_it = engine.open(model_of(W), optimize=True, extension=extension)
+    source = ModelSource(proto=model_of(W).SerializeToString(), extension=extension)
+    with_it = engine.open(source, optimize=True)
     without = engine.open(model_of(W), optimize=True)
     try:
         for handle in (with_it, without):
@@ -35,5 +36,6 @@ def test_only_the_session_that_was_given_an_extension_has_it(
 
 
 def test_a_blob_that_the_library_refuses_is_an_engine_error(engine: Engine) -> None:
+    extension = Extension(library.library_path(), b"no plan at all")
     with pytest.raises(EngineError, match="no plan"):
-        engine.open(model_of(W), extension=Extension(library.library_path(), b"no plan at all"))
+        engine.open(ModelSource(proto=model_of(W).SerializeToString(), extension=extension))
