@@ -1,0 +1,74 @@
+"""Tile sizes of convolution by panels: what there is, what it demands, whether it is possible.
+
+mr, nv      pixels and vectors of output channels of a register tile
+px          pixels of a block, for which a panel's weights are read once
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ort_optim.kernels.base import Demand, Tile
+from ort_optim.kernels.builder import FLOAT_BYTES, Isa
+from ort_optim.kernels.panels import Panels
+from ort_optim.kernels.spec import ConvSpec
+
+SHAPES = {32: ((14, 2), (9, 3), (6, 4), (28, 1)), 16: ((6, 2), (4, 3), (12, 1))}
+"""By vector registers, the tiles (mr, nv) that fit: mr * nv sums, nv weights and one number of x."""
+
+BLOCK_FLOATS = 1 << 16
+"""What a block reads of x: 256 KiB, which leave room in L2 for the panel."""
+
+LARGEST_BLOCK = 1 << 14
+
+
+def panel_tiles(conv: ConvSpec, isa: Isa) -> Iterator[Tile]:
+    """Tile sizes, likely best first."""
+    whole = _block(conv)
+    shapes = SHAPES[max(each for each in SHAPES if each <= isa.registers)]
+    for mr, nv in shapes:
+        for px in (whole, max(whole // 4, 64), min(whole * 4, LARGEST_BLOCK)):
+            yield Tile((("mr", mr), ("nv", nv), ("px", px)))
+
+
+def _block(conv: ConvSpec) -> int:
+    """Pixels of a block: a power of two."""
+    pixels = BLOCK_FLOATS // (conv.Cin * conv.strides[0] * conv.strides[1])
+    return min(max(1 << max(pixels, 1).bit_length() - 1, 64), LARGEST_BLOCK)
+
+
+def panel_check(tile: Tile, isa: Isa) -> str | None:
+    """None, or why these are no tile sizes of convolution by panels."""
+    sizes = dict(tile.sizes)
+    if sorted(sizes) != ["mr", "nv", "px"]:
+        return f"tile sizes {tile}, not mr, nv, px"
+    if min(sizes.values()) < 1 or sizes["px"] > LARGEST_BLOCK:
+        return f"tile sizes {tile} out of range"
+    registers = _registers(tile)
+    if registers > isa.registers:
+        return f"{registers} vector registers, {isa.registers} there"
+    return None
+
+
+def _registers(tile: Tile) -> int:
+    return tile["mr"] * tile["nv"] + tile["nv"] + 1
+
+
+def panel_demand(panels: Panels, conv: ConvSpec, tile: Tile) -> Demand:
+    """What a kernel with these panels needs of the machine."""
+    taps = conv.KH * conv.KW
+    width = panels.nv * panels.v
+    block = min(tile["px"], conv.OH * conv.OW if conv.OH and conv.OW else tile["px"])
+    reads = panels.channels * (taps if conv.strides == (1, 1) else conv.strides[0])
+    per_tile = tile["mr"] * panels.v * min(conv.KW, 3) + width * panels.v
+    tasks = None
+    if conv.OH is not None and conv.OW is not None:
+        tasks = -(-conv.OH * conv.OW // tile["px"]) * panels.groups * panels.per_group
+    return Demand(
+        registers=_registers(tile),
+        l1_bytes=per_tile * FLOAT_BYTES,
+        l2_bytes=(min(panels.channels * taps, 1024) * width + block * min(reads, panels.channels))
+        * FLOAT_BYTES,
+        packed_bytes=panels.floats * FLOAT_BYTES,
+        tasks=tasks,
+    )
