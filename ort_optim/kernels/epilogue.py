@@ -15,9 +15,8 @@ from ort_optim.kernels.builder import Code, Vec
 from ort_optim.kernels.tensors import Place, tensor_place, tensor_values
 
 Operand = Literal["", "tensor", "channel", "constant"]
-"""What else an operation reads: nothing (a key of `BINARY` then takes its one number); a tensor as
-large as y; a tensor [N][Cb][1][1][v] with one number per image and channel; or a packed constant
-[Cb][v] with one number per channel."""
+"""What else an operation reads: nothing; a tensor as large as y; a tensor [N][Cb][1][1][v] with one
+number per image and channel; or a packed constant [Cb][v] with one number per channel."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Operation:
 
     Attributes:
         kind: A key of `functions.UNARY` (relu, sigmoid, ...) or of `functions.BINARY` (add, ...).
-        numbers: Its constants, such as the bounds of a clip or the factor of a product.
+        numbers: Its constants, such as the bounds of a clip.
         operand: What else it reads.
         swapped: The operand comes first, as in b - y.
     """
@@ -76,8 +75,8 @@ class Epilogue:
         """The vector after all operations; `operands` stand at its plane, row and pixel."""
         waiting = iter(operands)
         for each in self.operations:
-            if each.operand or each.kind in functions.BINARY:
-                other = next(waiting).address.load() if each.operand else code.vec(*each.numbers)
+            if each.operand:
+                other = next(waiting).address.load()
                 a, b = (other, vector) if each.swapped else (vector, other)
                 vector = functions.BINARY[each.kind](code, a, b)
             else:
