@@ -105,7 +105,8 @@ def eligibility(model: ModelProto) -> Callable[[NodeProto], str | None]:
     graph = infer(skeleton_model(model)).graph
     infos: list[ValueInfoProto] = [*graph.input, *graph.value_info, *graph.output]
     facts = {info.name: fact_of(info) for info in infos}
-    constants = {each.name: each for each in model.graph.initializer}
+    inputs = {info.name for info in graph.input}
+    constants = {e.name: e for e in model.graph.initializer if e.name not in inputs}
     for node in model.graph.node:
         if is_constant(node) and (tensor := constant_tensor(node)) is not None:
             constants[node.output[0]] = tensor

@@ -20,6 +20,7 @@ Parser = Callable[[Node], None]
 
 OPERATORS: Mapping[str, Parser] = MappingProxyType(
     {
+        "Abs": elementwise.unary("abs"),
         "Add": elementwise.binary("add"),
         "AveragePool": windows.average_pool,
         "Clip": elementwise.clip,
@@ -29,6 +30,7 @@ OPERATORS: Mapping[str, Parser] = MappingProxyType(
         "Div": elementwise.binary("div"),
         "Elu": elementwise.unary("elu", alpha=1.0),
         "Erf": elementwise.unary("erf"),
+        "Exp": elementwise.unary("exp"),
         "Gelu": elementwise.gelu,
         "GlobalAveragePool": windows.global_average_pool,
         "HardSigmoid": elementwise.unary("hard_sigmoid", alpha=0.2, beta=0.5),
@@ -39,6 +41,7 @@ OPERATORS: Mapping[str, Parser] = MappingProxyType(
         "Min": elementwise.minimum,
         "Mish": elementwise.unary("mish"),
         "Mul": elementwise.binary("mul"),
+        "Neg": elementwise.unary("neg"),
         "PRelu": elementwise.p_relu,
         "Pad": movement.pad,
         "ReduceMean": windows.reduce_mean,
@@ -48,6 +51,7 @@ OPERATORS: Mapping[str, Parser] = MappingProxyType(
         "Slice": movement.slice_,
         "Softplus": elementwise.unary("softplus"),
         "Split": movement.split,
+        "Sqrt": elementwise.unary("sqrt"),
         "Sub": elementwise.binary("sub"),
         "Sum": elementwise.binary("add"),
         "Swish": elementwise.swish,

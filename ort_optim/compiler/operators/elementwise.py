@@ -25,11 +25,11 @@ def unary(kind: str, **numbers: float) -> Parser:
     return parse
 
 
-def _apply(node: Node, kind: str, *numbers: float) -> None:
+def _apply(node: Node, kind: str, *numbers: float, index: int = 0) -> None:
     if kind not in functions.UNARY:
         raise Refusal(f"no code for {node.proto.op_type}")
     operation = Operation(kind, tuple(numbers))
-    node.add(Elementwise(), [node.value(0)], node.shape(0), [Applied(operation)])
+    node.add(Elementwise(), [node.value(index)], node.shape(index), [Applied(operation)])
 
 
 def clip(node: Node) -> None:
@@ -80,20 +80,28 @@ def binary(kind: str) -> Parser:
             raise Refusal(f"no code for {node.proto.op_type}")
         swapped = not node.is_value(0)
         main, other = (1, 0) if swapped else (0, 1)
-        operand: int | Weight | None
+        operand: int | Weight
         if node.is_value(other):
             main, other, how = _roles(node)
             swapped, operand = main == 1, node.value(other)
-            numbers: tuple[float, ...] = ()
         elif (number := node.find_number(other)) is not None:
-            node.value(main)
-            how, operand, numbers = "", None, (number,)
+            _apply(node, *_with_number(kind, number, swapped=swapped), index=main)
+            return
         else:
-            how, operand, numbers = "constant", _per_channel(node, other, node.shape(main).C), ()
-        operation = Operation(kind, numbers, how, swapped)
+            how, operand = "constant", _per_channel(node, other, node.shape(main).C)
+        operation = Operation(kind, operand=how, swapped=swapped)
         node.add(Elementwise(), [node.value(main)], node.shape(main), [Applied(operation, operand)])
 
     return parse
+
+
+def _with_number(kind: str, number: float, *, swapped: bool) -> tuple[str, float]:
+    """The function of one tensor that a function of a tensor and a number is."""
+    if kind == "sub":
+        return ("number_sub", number) if swapped else ("add_number", -number)
+    if kind == "div":
+        return ("number_div" if swapped else "div_number"), number
+    return f"{kind}_number", number
 
 
 def _roles(node: Node) -> tuple[int, int, Operand]:
