@@ -79,8 +79,8 @@ OrtStatus *ORT_CALL infer_shapes(const OrtCustomOp *custom, OrtShapeInferContext
                       symbols + first);
         }
         int64_t bad_row;
-        bool is_sound = !compute_sizes(region->rows, region->row_count, dims, op->threads, values,
-                                       &bad_row);
+        bool is_sound =
+            !compute_sizes(region->rows, region->row_count, dims, op->threads, values, &bad_row);
         for (size_t i = 0; i < (size_t)region->output_count; i++)
             infer_output(op, context, i, is_sound ? values : NULL, symbols);
     }

@@ -86,7 +86,9 @@ EXPORT const char *ort_optim_stage(const void *blob, int64_t bytes) {
 }
 
 /* The number, unique in this process, of what this thread staged last: the key to its counters. */
-EXPORT int64_t ort_optim_registration(void) { return pending_id; }
+EXPORT int64_t ort_optim_registration(void) {
+    return pending_id;
+}
 
 static bool is_idle(const registration *r) {
     int64_t created = 0, alive = 0;
@@ -214,7 +216,8 @@ EXPORT int ort_optim_counters(int64_t id, const char *region, int64_t out[COUNTE
 EXPORT int64_t ort_optim_step_times(int64_t id, const char *region, int64_t *out, int64_t count) {
     const operator *op = find_operator(id, region);
     if (!op || !op->step_nanoseconds) return 0;
-    for (int64_t i = 0; i < count && i < op->region->run.count; i++) out[i] = op->step_nanoseconds[i];
+    for (int64_t i = 0; i < count && i < op->region->run.count; i++)
+        out[i] = op->step_nanoseconds[i];
     return op->region->run.count;
 }
 

@@ -6,9 +6,13 @@
 
 #include "platform.h"
 
-static const operator *from(const OrtCustomOp *custom) { return (const operator *)custom; }
+static const operator *from(const OrtCustomOp *custom) {
+    return (const operator *)custom;
+}
 
-static const char *ORT_CALL name(const OrtCustomOp *custom) { return from(custom)->region->name; }
+static const char *ORT_CALL name(const OrtCustomOp *custom) {
+    return from(custom)->region->name;
+}
 
 static const char *ORT_CALL provider(const OrtCustomOp *custom) {
     (void)custom;

@@ -9,7 +9,7 @@
 
 typedef _Atomic int64_t counter;
 
-typedef struct operator {
+typedef struct operator{
     OrtCustomOp custom; /* first: ORT hands its address back to us */
     const OrtApi *api;
     const region *region;
@@ -21,16 +21,17 @@ typedef struct operator {
     counter workspaces_alive;     /* runs under way */
     counter *step_nanoseconds;    /* each step's share of `nanoseconds`; NULL: not asked for */
     char last_error[ERROR_BYTES]; /* under the shared lock */
-} operator;
+}
+operator;
 
 /* Fills in everything but `step_nanoseconds`. */
-void describe_operator(operator *op, const OrtApi *api, const plan *plan, const region *region);
+void describe_operator(operator* op, const OrtApi *api, const plan *plan, const region *region);
 
 /* A status with this text, which also goes into `last_error`. */
-OrtStatus *refuse(operator *op, const char *format, ...);
+OrtStatus *refuse(operator* op, const char *format, ...);
 
 /* The same with the text of a status that ORT gave us, which is passed on; NULL stays NULL. */
-OrtStatus *note_failure(operator *op, OrtStatus *status);
+OrtStatus *note_failure(operator* op, OrtStatus *status);
 
 /* Kernels alive in the whole process. */
 int64_t kernels_alive(void);

@@ -51,7 +51,9 @@ static void fail(reader *r, const char *format, ...) {
     r->at = r->end;
 }
 
-static bool is_good(const reader *r) { return !r->error[0]; }
+static bool is_good(const reader *r) {
+    return !r->error[0];
+}
 
 /* Room for `count` zeroed elements; NULL only after an error. */
 static void *store(reader *r, int64_t count, size_t element_bytes) {
@@ -200,7 +202,8 @@ static const pointer *read_pointers(reader *r, int64_t count, const region *regi
         all[i].kind = read_in(r, 0, BUFFER_KINDS, "kind of a pointer");
         all[i].index = read_in(r, 0, limits[all[i].kind], "buffer of a pointer");
         all[i].offset = read_in(r, 0, region->row_count, "offset of a pointer");
-        if (is_good(r) && all[i].kind == INPUT && !packs) ((bool *)region->is_read)[all[i].index] = true;
+        if (is_good(r) && all[i].kind == INPUT && !packs)
+            ((bool *)region->is_read)[all[i].index] = true;
     }
     return all;
 }

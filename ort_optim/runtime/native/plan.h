@@ -51,9 +51,9 @@ typedef struct sizes {
 typedef struct region {
     const char *name;
     int64_t input_count, output_count, row_count, guard_count, packed_count, slot_count;
-    const int64_t *first_dim;    /* (input_count + 1): flat dims of input i are [i], [i + 1] */
-    const bool *is_read;         /* (input_count): some step of a run points into it */
-    const sizes *outputs;        /* each output's dims */
+    const int64_t *first_dim; /* (input_count + 1): flat dims of input i are [i], [i + 1] */
+    const bool *is_read;      /* (input_count): some step of a run points into it */
+    const sizes *outputs;     /* each output's dims */
     const size_row *rows;
     const guard *guards;
     const int64_t *packed_at;    /* (packed_count + 1): byte offsets in one block of memory */

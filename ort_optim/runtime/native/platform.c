@@ -25,11 +25,19 @@ enum { HUGE_PAGE_BYTES = 2 << 20, HUGE_FROM_BYTES = 4 << 20 };
 #ifdef _WIN32
 
 static SRWLOCK shared = SRWLOCK_INIT;
-void lock_shared(void) { AcquireSRWLockExclusive(&shared); }
-void unlock_shared(void) { ReleaseSRWLockExclusive(&shared); }
+void lock_shared(void) {
+    AcquireSRWLockExclusive(&shared);
+}
+void unlock_shared(void) {
+    ReleaseSRWLockExclusive(&shared);
+}
 
-void *take_memory(size_t bytes) { return _aligned_malloc(bytes ? bytes : 1, LINE_BYTES); }
-void free_memory(void *memory) { _aligned_free(memory); }
+void *take_memory(size_t bytes) {
+    return _aligned_malloc(bytes ? bytes : 1, LINE_BYTES);
+}
+void free_memory(void *memory) {
+    _aligned_free(memory);
+}
 
 int64_t now_ns(void) {
     LARGE_INTEGER ticks, per_second;
@@ -40,16 +48,21 @@ int64_t now_ns(void) {
     return seconds * 1000000000 + rest * 1000000000 / per_second.QuadPart;
 }
 
-void relax_cpu(void) { YieldProcessor(); }
-void yield_thread(void) { SwitchToThread(); }
+void relax_cpu(void) {
+    YieldProcessor();
+}
+void yield_thread(void) {
+    SwitchToThread();
+}
 
 /* Whoever may write the file is decided by the folder, which Python checks. */
 const char *map_code(const char *path, mapping *found) {
     wchar_t wide[32768];
     if (!MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, wide, 32768))
         return "has a name that is no UTF-8";
-    HANDLE file = CreateFileW(wide, GENERIC_READ | GENERIC_EXECUTE, FILE_SHARE_READ | FILE_SHARE_DELETE,
-                              NULL, OPEN_EXISTING, FILE_FLAG_OPEN_REPARSE_POINT, NULL);
+    HANDLE file =
+        CreateFileW(wide, GENERIC_READ | GENERIC_EXECUTE, FILE_SHARE_READ | FILE_SHARE_DELETE, NULL,
+                    OPEN_EXISTING, FILE_FLAG_OPEN_REPARSE_POINT, NULL);
     if (file == INVALID_HANDLE_VALUE) return "can't be opened";
     const char *wrong = NULL;
     HANDLE section = NULL;
@@ -72,25 +85,35 @@ const char *map_code(const char *path, mapping *found) {
     return wrong;
 }
 
-void unmap_code(mapping *code) { UnmapViewOfFile(code->start); }
+void unmap_code(mapping *code) {
+    UnmapViewOfFile(code->start);
+}
 
 #else
 
 static pthread_mutex_t shared = PTHREAD_MUTEX_INITIALIZER;
-void lock_shared(void) { pthread_mutex_lock(&shared); }
-void unlock_shared(void) { pthread_mutex_unlock(&shared); }
+void lock_shared(void) {
+    pthread_mutex_lock(&shared);
+}
+void unlock_shared(void) {
+    pthread_mutex_unlock(&shared);
+}
 
 void *take_memory(size_t bytes) {
     void *memory = NULL;
     bool is_large = bytes >= HUGE_FROM_BYTES;
-    if (posix_memalign(&memory, is_large ? HUGE_PAGE_BYTES : LINE_BYTES, bytes ? bytes : 1)) return NULL;
+    if (posix_memalign(&memory, is_large ? HUGE_PAGE_BYTES : LINE_BYTES, bytes ? bytes : 1))
+        return NULL;
 #ifdef MADV_HUGEPAGE
-    if (is_large) madvise(memory, bytes, MADV_HUGEPAGE); /* a wish: where refused, pages are small */
+    if (is_large)
+        madvise(memory, bytes, MADV_HUGEPAGE); /* a wish: where refused, pages are small */
 #endif
     return memory;
 }
 
-void free_memory(void *memory) { free(memory); }
+void free_memory(void *memory) {
+    free(memory);
+}
 
 int64_t now_ns(void) {
     struct timespec now;
@@ -106,7 +129,9 @@ void relax_cpu(void) {
 #endif
 }
 
-void yield_thread(void) { sched_yield(); }
+void yield_thread(void) {
+    sched_yield();
+}
 
 static const char *map_open_file(int file, mapping *found) {
     struct stat about;
@@ -133,6 +158,8 @@ const char *map_code(const char *path, mapping *found) {
     return wrong;
 }
 
-void unmap_code(mapping *code) { munmap((void *)code->start, (size_t)code->bytes); }
+void unmap_code(mapping *code) {
+    munmap((void *)code->start, (size_t)code->bytes);
+}
 
 #endif

@@ -7,10 +7,10 @@
 #define SIZE_UNKNOWN INT64_MIN /* a dim that shape inference does not know, and what follows */
 
 typedef enum size_operation {
-    ROW_CONST,   /* a: the value */
-    ROW_DIM,     /* a: position among the dims of all inputs, one after another */
+    ROW_CONST, /* a: the value */
+    ROW_DIM,   /* a: position among the dims of all inputs, one after another */
     ROW_THREADS,
-    ROW_ADD,     /* from here on a and b are earlier rows */
+    ROW_ADD, /* from here on a and b are earlier rows */
     ROW_SUB,
     ROW_MUL,
     ROW_FLOORDIV,
