@@ -9,7 +9,7 @@ conv_model                         an ONNX model of Conv + bias + ReLU for each 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -142,14 +142,14 @@ def to_row(layer: Layer) -> dict[str, str | int]:
     }
 
 
-def spec_of_row(row: dict[str, str]) -> ConvSpec:
-    """The spec of a row with the columns of `COLUMNS`; other columns are not looked at."""
+def spec_of_row(row: Mapping[str, str | int]) -> ConvSpec:
+    """The spec of a row with the columns of `COLUMNS`, as read or as `to_row` makes it."""
 
     def pair(name: str) -> tuple[int, int]:
-        first, second = map(int, row[name].split("x"))
+        first, second = map(int, str(row[name]).split("x"))
         return first, second
 
-    top, left, bottom, right = map(int, row["pads"].split("x"))
+    top, left, bottom, right = map(int, str(row["pads"]).split("x"))
     return ConvSpec(
         Cin=int(row["Cin"]),
         Cout=int(row["Cout"]),
@@ -161,7 +161,7 @@ def spec_of_row(row: dict[str, str]) -> ConvSpec:
         N=int(row["N"]),
         H=int(row["H"]),
         W=int(row["W"]),
-        transposed=row["transposed"] == "1",
+        transposed=bool(int(row["transposed"])),
         output_padding=pair("output_padding"),
     )
 
