@@ -50,7 +50,7 @@ class FirstLayer:
 
     def check(self, conv: ConvSpec, tile: Tile, isa: Isa) -> str | None:
         """As `ConvTemplate`."""
-        return panel_check(tile, isa)
+        return panel_check(conv, tile, isa)
 
     def layouts(
         self, conv: ConvSpec, tile: Tile, isa: Isa

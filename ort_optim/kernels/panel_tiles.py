@@ -14,7 +14,10 @@ from ort_optim.kernels.panels import Panels
 from ort_optim.kernels.spec import ConvSpec
 
 SHAPES = {32: ((14, 2), (9, 3), (6, 4), (28, 1)), 16: ((6, 2), (4, 3), (12, 1))}
-"""By vector registers, the tiles (mr, nv) that fit: mr * nv sums, nv weights and one number of x."""
+"""By vector registers, tiles (mr, nv) that fit: mr * nv sums, nv weights and one number of x."""
+
+SHARED = {32: ((14, 1), (24, 1)), 16: ((8, 1), (10, 1))}
+"""The same where groups share vectors: each vector then reads other numbers of x."""
 
 BLOCK_FLOATS = 1 << 16
 """What a block reads of x: 256 KiB, which leave room in L2 for the panel."""
@@ -25,7 +28,9 @@ LARGEST_BLOCK = 1 << 14
 def panel_tiles(conv: ConvSpec, isa: Isa) -> Iterator[Tile]:
     """Tile sizes, likely best first."""
     whole = _block(conv)
-    shapes = SHAPES[max(each for each in SHAPES if each <= isa.registers)]
+    shared = Panels(conv, 1, isa.lanes).shared
+    table = SHARED if shared else SHAPES
+    shapes = table[max(each for each in table if each <= isa.registers)]
     for mr, nv in shapes:
         for px in (whole, max(whole // 4, 64), min(whole * 4, LARGEST_BLOCK)):
             yield Tile((("mr", mr), ("nv", nv), ("px", px)))
@@ -37,13 +42,15 @@ def _block(conv: ConvSpec) -> int:
     return min(max(1 << max(pixels, 1).bit_length() - 1, 64), LARGEST_BLOCK)
 
 
-def panel_check(tile: Tile, isa: Isa) -> str | None:
+def panel_check(conv: ConvSpec, tile: Tile, isa: Isa) -> str | None:
     """None, or why these are no tile sizes of convolution by panels."""
     sizes = dict(tile.sizes)
     if sorted(sizes) != ["mr", "nv", "px"]:
         return f"tile sizes {tile}, not mr, nv, px"
     if min(sizes.values()) < 1 or sizes["px"] > LARGEST_BLOCK:
         return f"tile sizes {tile} out of range"
+    if tile["nv"] > 1 and Panels(conv, 1, isa.lanes).shared:
+        return "groups that share vectors need nv=1"
     registers = _registers(tile)
     if registers > isa.registers:
         return f"{registers} vector registers, {isa.registers} there"

@@ -253,6 +253,7 @@ class _Writer:
         operands = [each.at(image=image) for each in kernel.epilogue.operands(code)]
         if conv.transposed:
             y, *operands = (_every(each, conv.strides) for each in (y, *operands))
+        group_planes = conv.group_Cin // code.lanes
         total = panels.groups * panels.per_group
         each_task = code.integer(total).ceildiv(code.value("panel_blocks"))
         first = code.task % code.value("panel_blocks") * each_task
@@ -262,7 +263,7 @@ class _Writer:
             w = code.pointer("w").at(group * panels.group_floats)
             w = w.at(panel * (panels.nv * panels.depth * code.lanes))
             job = _Job(
-                x.at(plane=group * (conv.group_Cin // code.lanes)),
+                x.at(plane=vector if panels.reading == "lanes" else group * group_planes),
                 w,
                 y.at(plane=vector * (code.lanes if kernel.y_kind == "nchw" else 1)),
                 tuple(each.at(plane=vector) for each in operands),
@@ -351,11 +352,12 @@ class _Writer:
                 shift = narrow.choose(extra, zero)
                 start = code.max(shift, pixels.tiles[0])
                 stop = code.min(narrow.choose(tiles, extra), pixels.tiles[1])
-                with code.loop(pixels.rows[1], pixels.rows[0]) as row:
-                    with code.loop(stop, start) as tile:
-                        self._tile(
-                            RegisterTile(1, width, vectors), job, row, tile * width + shift, taps
-                        )
+                shape = RegisterTile(1, width, vectors)
+                with (
+                    code.loop(pixels.rows[1], pixels.rows[0]) as row,
+                    code.loop(stop, start) as tile,
+                ):
+                    self._tile(shape, job, row, tile * width + shift, taps)
 
     def _tile(
         self, tile: RegisterTile, job: _Job, row: Int, pixel: Int, taps: tuple[Int, Int]

@@ -19,7 +19,8 @@ def staged_bytes(conv: ConvSpec, rows: Size, width: Size, lanes: int) -> Size:
 def stage_rows(code: Code, conv: ConvSpec, x: Place, rows: tuple[Int, Int]) -> Place:
     """Copy to scratch what the output rows [first, stop) read of x, an NCHW image.
 
-    The sizes of x are the kernel's values "x.H" and "x.W". Scratch is [Cin][rows][left + W + right].
+    The sizes of x are the kernel's values "x.H" and "x.W". Scratch holds
+    [Cin][rows][left + W + right].
     The result is what output pixel (0, 0) reads at its first tap, were all rows there.
     """
     top, left, _, right = conv.pads
