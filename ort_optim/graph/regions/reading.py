@@ -179,8 +179,7 @@ class _Reader:
             return Formal(name, True, self._constants[given])
         if given not in self._types and not self._is_inferred:
             self._is_inferred = True
-            inferred = infer(skeleton_model(self._model, with_value_info=False))
-            self._types = _types(inferred.graph) | self._types
+            self._types = _inferred_types(self._model) | self._types
         return Formal(name, False, self._types.get(given, TensorProto.UNDEFINED))
 
     def _body(self, functions: list[FunctionProto]) -> _Body:
@@ -239,6 +238,14 @@ def _types(graph: GraphProto) -> dict[str, int]:
         for info in (*graph.output, *graph.value_info, *graph.input)
         if info.HasField("type")
     }
+
+
+def _inferred_types(model: ModelProto) -> dict[str, int]:
+    """Element types that inference finds; none in a model too damaged to be copied."""
+    try:
+        return _types(infer(skeleton_model(model, with_value_info=False)).graph)
+    except (UnicodeDecodeError, KeyError, ValueError, TypeError):  # no UTF-8, unknown types
+        return {}
 
 
 def _tiling(node: NodeProto) -> Tiling | str:
