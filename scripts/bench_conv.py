@@ -1,8 +1,8 @@
 """Our convolution templates beside ONNX Runtime's own kernels, layer by layer.
 
     python scripts/bench_conv.py [--layers FILTER ...] [--threads 1 ...] [--target x86-64-v3]
-                                 [--alone] [--chain] [--templates NAME ...] [--seconds S]
-                                 [--json OUT.json] [--markdown OUT.md]
+                                 [--alone] [--chain] [--templates NAME ...] [--ort-only]
+                                 [--seconds S] [--json OUT.json] [--markdown OUT.md]
 
 For each row of `conv_layers.csv` a model of Conv + bias + ReLU with random weights, alone and as a
 chain of four (`_layers.chain_of` says of what; layers that are strided, transposed or read an image
@@ -133,7 +133,7 @@ def measure(
         return None
     job = {
         "specs": [to_row(replace(layer, spec=spec)) for spec in specs],
-        "variants": [*args.templates, RULE],
+        "variants": [] if args.ort_only else [*args.templates, RULE],
         "threads": threads,
         "target": args.target,
         "seconds": args.seconds,
@@ -295,6 +295,7 @@ def main() -> int:
     parser.add_argument("--alone", action="store_true", help="layers alone only")
     parser.add_argument("--chain", action="store_true", help="chains only")
     parser.add_argument("--templates", nargs="*", default=[], help="forced one after another")
+    parser.add_argument("--ort-only", action="store_true", help="no variants, no bounds")
     parser.add_argument("--seconds", type=float, default=0.3, help="of timing for each variant")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
@@ -325,7 +326,7 @@ def main() -> int:
                     )
     summary = summarize(records)
     table = to_markdown(records, summary, args.target)
-    broken = broken_bounds(records, summary)
+    broken = [] if args.ort_only else broken_bounds(records, summary)
     print(table, *broken, sep="\n")
     if args.json:
         content = {"target": args.target, "summary": summary, "layers": list(map(to_json, records))}

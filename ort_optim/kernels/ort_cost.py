@@ -16,8 +16,6 @@ machine with AVX-512, 247 GFLOP/s of independent FMAs, 36 GB/s copying, 32 MiB o
 In units of peak and bandwidth they carry over to other machines as far as ONNX Runtime's kernels
 are equally well tuned there. The estimates of those layers are 9% off in the mean, none by more
 than a factor of two. Each constant below says what it was read from.
-
-Letters: those of `spec`; v is the number of floats in a vector, and the channels in a block.
 """
 
 from __future__ import annotations
