@@ -81,7 +81,7 @@ def group(model: ModelProto, eligible: Eligible, is_anchor: IsAnchor) -> Groupin
             reasons[i] = reason
     regions = []
     for found in _groups(wiring, members, anchors):
-        region = make_region(wiring, found, anchors)
+        region = make_region(wiring, found, anchors, imports.get("", 0))
         if region.outputs:
             regions.append(region)
         else:

@@ -6,7 +6,8 @@ A constant that a region reads becomes one of two things.
     constant   a Constant node in the body, for what says how to compute: sizes, axes, scales,
                bounds, a factor for all elements. Code may depend on it.
 Weights are all that is larger than 1 KB; of the rest, floats of several elements, and what stands
-where an operator takes its parameters, however small (the bias of three output channels, say).
+where an operator takes its parameters, however small (the bias of three output channels, say), and
+what a Constant of the model's operator set may not hold.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ PARAMETERS = {"Conv": (1, 2), "ConvTranspose": (1, 2)}
 SETTINGS = {"Resize": (1, 2, 3), "Upsample": (1,)}
 """Inputs whose floats say how to compute, several as they may be."""
 
+FIRST_OPSET_OF_WHOLE_CONSTANTS = 9  # before, a Constant holds floats alone
+
+_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
 _WHOLE_NUMBERS = frozenset(
     {
         TensorProto.BOOL,
@@ -62,8 +66,10 @@ class Region:
     outputs: tuple[str, ...]
 
 
-def make_region(wiring: Wiring, numbers: Iterable[int], anchors: Iterable[int]) -> Region:
-    """The region of the nodes with these numbers in `wiring`."""
+def make_region(
+    wiring: Wiring, numbers: Iterable[int], anchors: Iterable[int], opset: int
+) -> Region:
+    """The region of the nodes with these numbers in `wiring`, in a model of this operator set."""
     members = sorted(numbers)
     inside = set(members)
     nodes = [wiring.nodes[i] for i in members]
@@ -77,7 +83,7 @@ def make_region(wiring: Wiring, numbers: Iterable[int], anchors: Iterable[int]) 
         tensor = wiring.constants.get(name)
         if tensor is None:
             activations.append(name)
-        elif all(_is_embedded(tensor, node, index) for node, index in places):
+        elif all(_is_embedded(tensor, node, index, opset) for node, index in places):
             constants.append(name)
         else:
             weights.append(name)
@@ -98,15 +104,14 @@ def make_region(wiring: Wiring, numbers: Iterable[int], anchors: Iterable[int]) 
     )
 
 
-def _is_embedded(tensor: TensorProto, node: NodeProto, index: int) -> bool:
+def _is_embedded(tensor: TensorProto, node: NodeProto, index: int, opset: int) -> bool:
     """Whether this input of the node belongs in the body."""
-    if is_external(tensor) or tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED):
-        return False
     op = node.op_type if node.domain in STANDARD_DOMAINS else ""
-    if size_bytes(tensor) > EMBEDDED_BYTES or index in PARAMETERS.get(op, ()):
+    if is_external(tensor) or index in PARAMETERS.get(op, ()):
         return False
-    return (
-        tensor.data_type in _WHOLE_NUMBERS
-        or math.prod(tensor.dims) <= 1
-        or index in SETTINGS.get(op, ())
-    )
+    if tensor.data_type in _WHOLE_NUMBERS:
+        fits = opset >= FIRST_OPSET_OF_WHOLE_CONSTANTS
+    else:
+        says_how = math.prod(tensor.dims) <= 1 or index in SETTINGS.get(op, ())
+        fits = tensor.data_type in _FLOATS and says_how
+    return fits and size_bytes(tensor) <= EMBEDDED_BYTES

@@ -5,9 +5,9 @@ import onnx
 import pytest
 from onnx import ModelProto, NodeProto
 
-from ort_optim.graph.regions import group
+from ort_optim.graph.regions import group, wrap
 from ort_optim.graph.regions.region import EMBEDDED_BYTES
-from tests.graph.regions.harness import eligible, grouped, is_anchor, ops
+from tests.graph.regions.harness import eligible, grouped, is_anchor, ops, tiling
 from tests.passes.harness import model_of
 
 IN = "g (float[1,8,6,6] x) => (float[1,8,6,6] y)"
@@ -137,6 +137,23 @@ def test_whole_numbers_are_constants_up_to_their_limit(count: int, is_weight: bo
     (region,) = grouped(made).regions
     assert ("many" in region.weights) is is_weight
     assert ("many" in region.constants) is not is_weight
+
+
+def test_whole_numbers_are_weights_where_a_constant_may_not_hold_them() -> None:
+    made = model_of(
+        """g (float[1,8,6,6] x) => (float[1,8,3,3] y) {
+            a = Conv<pads=[1,1,1,1]>(x, w) b = Reshape(a, shape) y = Conv<pads=[1,1,1,1]>(b, v)
+        }""",
+        weights={
+            "w": np.ones((8, 8, 3, 3), np.float32),
+            "v": np.ones((8, 32, 3, 3), np.float32),
+            "shape": np.array([1, 32, 3, 3]),
+        },
+        opset=8,
+    )
+    (region,) = group(made, lambda node: None, is_anchor).regions
+    assert region.weights == ("w", "shape", "v")
+    onnx.checker.check_model(wrap(made, [region], [tiling(2)]), full_check=True)
 
 
 def test_weights_that_can_be_overridden_are_activations() -> None:
