@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -46,7 +47,8 @@ def compile_code(folder: Path) -> Code:
 
 
 def _call(*command: str | Path) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    clean = {**os.environ, "LD_PRELOAD": ""}  # the tools are not what a sanitizer should watch
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=clean).stdout
 
 
 def plan_of(code: Code, channels: int, name: str = "R_test", repeats: int = 1) -> RegionPlan:
