@@ -48,11 +48,18 @@ class Weight:
 
 @dataclass(frozen=True)
 class Convolution:
-    """Conv and ConvTranspose. N, H and W of the spec are pinned where the model pins them."""
+    """Conv and ConvTranspose.
+
+    Attributes:
+        spec: What it computes; N, H and W are pinned where the model pins them.
+        weight, bias: Its constants.
+        number: Which of the region's convolutions it is, in the body's order.
+    """
 
     spec: ConvSpec
     weight: Weight
     bias: Weight | None
+    number: int
 
 
 @dataclass(frozen=True)

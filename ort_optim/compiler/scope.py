@@ -48,6 +48,7 @@ class Scope:
         self.refused: dict[str, str] = {}
         """Inputs that can't be a value, and why: a node that needs them is refused."""
         self.layers: list[Layer] = []
+        self.convolutions = 0
         self.guards: dict[tuple[int, int], tuple[Size, Size]] = {}
 
     def add_activation(self, name: str, number: int, fact: TensorFact | None) -> None:

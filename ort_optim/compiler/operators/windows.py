@@ -79,7 +79,9 @@ def _add_convolution(node: Node, spec: ConvSpec, weight: Weight, shape: Shape) -
     bias = node.weight(2, 1) if node.has_input(2) else None
     if bias is not None and bias.dims != (spec.Cout,):
         raise Refusal(f"a bias of {bias.dims[0]} numbers for {spec.Cout} channels")
-    node.add(Convolution(spec, weight, bias), [node.value(0)], shape)
+    number = node.scope.convolutions
+    node.scope.convolutions += 1
+    node.add(Convolution(spec, weight, bias, number), [node.value(0)], shape)
 
 
 def _check_channels(x: Shape, Cin: int, Cout: int, group: int) -> None:  # noqa: N803

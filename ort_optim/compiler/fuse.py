@@ -1,0 +1,137 @@
+"""What can be done in passing is: activations and sums move into the layer that makes their input.
+
+Conv -> Add -> Relu      becomes      Conv with an epilogue of add and relu
+
+(1) x * sigmoid(x) and x * hard_sigmoid(x) are one function.
+(2) A function of a value that nothing else reads joins the layer that makes it. Of a sum of two
+    such values the later one takes it: the other has to be in memory by then anyway, and of a
+    convolution and something else the convolution. The layer moves to where the function was,
+    so that all it reads is there.
+(3) Layers that nothing reads are dropped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ort_optim.compiler.layers import (
+    Applied,
+    AveragePool,
+    Convolution,
+    Elementwise,
+    GlobalAveragePool,
+    Layer,
+    LayerGraph,
+    MaxPool,
+)
+from ort_optim.kernels.epilogue import Operation
+
+HOSTS = (Convolution, Elementwise, MaxPool, AveragePool, GlobalAveragePool)
+"""Operations that apply an epilogue."""
+
+_ALPHA, _BETA = 1 / 6, 0.5  # of the hard sigmoid in hard_swish
+_NEAR = 1e-6
+
+
+def fuse(graph: LayerGraph) -> LayerGraph:
+    """The same computation with fewer passes over memory."""
+    layers = _named_products(graph.layers, graph.outputs)
+    layers = _live(layers, graph.outputs)
+    return replace(graph, layers=tuple(_joined(layers, graph.outputs)))
+
+
+def _uses(layers: Sequence[Layer], outputs: Sequence[int]) -> Counter[int]:
+    uses = Counter(value for layer in layers for value in layer.reads)
+    uses.update(outputs)
+    return uses
+
+
+def _live(layers: Sequence[Layer], outputs: Sequence[int]) -> list[Layer]:
+    """(3)"""
+    needed = set(outputs)
+    kept = []
+    for layer in reversed(layers):
+        if layer.output in needed:
+            needed.update(layer.reads)
+            kept.append(layer)
+    return kept[::-1]
+
+
+def _named_products(layers: Sequence[Layer], outputs: Sequence[int]) -> list[Layer]:
+    """(1); the sigmoid stays for others that read it."""
+    made = {layer.output: layer for layer in layers}
+    found = []
+    for layer in layers:
+        for value, gate in _factors(layer):
+            kind = _gated(made.get(gate), value)
+            if kind is not None:
+                layer = replace(layer, inputs=(value,), epilogue=(Applied(Operation(kind)),))
+                break
+        found.append(layer)
+    return found
+
+
+def _factors(layer: Layer) -> list[tuple[int, int]]:
+    """Both orders of the two values that a layer multiplies; none if it does something else."""
+    if not isinstance(layer.op, Elementwise) or len(layer.epilogue) != 1:
+        return []
+    applied = layer.epilogue[0]
+    operation, other = applied.operation, applied.operand
+    if operation.kind != "mul" or operation.operand != "tensor" or not isinstance(other, int):
+        return []
+    return [(layer.inputs[0], other), (other, layer.inputs[0])]
+
+
+def _gated(gate: Layer | None, value: int) -> str | None:
+    """What value * gate(value) is called."""
+    if gate is None or not isinstance(gate.op, Elementwise) or gate.inputs != (value,):
+        return None
+    if len(gate.epilogue) != 1:
+        return None
+    operation = gate.epilogue[0].operation
+    if operation.kind == "sigmoid":
+        return "silu"
+    if operation.kind == "hard_sigmoid":
+        alpha, beta = operation.numbers
+        if abs(alpha - _ALPHA) < _NEAR and beta == _BETA:
+            return "hard_swish"
+    return None
+
+
+def _joined(layers: Sequence[Layer], outputs: Sequence[int]) -> list[Layer]:
+    """(2)"""
+    uses = _uses(layers, outputs)
+    order: dict[int, Layer] = {}
+    """Layers so far by the values they make, in order."""
+    for layer in layers:
+        if isinstance(layer.op, Elementwise):
+            layer = _into_host(layer, order, uses)
+        order[layer.output] = layer
+    return list(order.values())
+
+
+def _into_host(layer: Layer, order: dict[int, Layer], uses: Counter[int]) -> Layer:
+    """The layer as part of one that makes what it reads, which `order` loses; or as is."""
+    hosts = [
+        (order[value], epilogue)
+        for value, epilogue in _sides(layer)
+        if value in order and uses[value] == 1 and isinstance(order[value].op, HOSTS)
+    ]
+    if not hosts:
+        return layer
+    # Values are numbered in the order in which they are made.
+    host, epilogue = max(hosts, key=lambda h: (isinstance(h[0].op, Convolution), h[0].output))
+    del order[host.output]
+    return replace(host, output=layer.output, epilogue=host.epilogue + epilogue)
+
+
+def _sides(layer: Layer) -> list[tuple[int, tuple[Applied, ...]]]:
+    """The values that a function applies to, each with the epilogue that it is from there."""
+    first = layer.epilogue[0]
+    found = [(layer.inputs[0], layer.epilogue)]
+    if first.operation.operand == "tensor" and isinstance(first.operand, int):
+        turned = replace(first.operation, swapped=not first.operation.swapped)
+        found.append((first.operand, (Applied(turned, layer.inputs[0]),)))
+    return found
