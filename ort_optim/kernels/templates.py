@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from ort_optim.kernels.base import ConvTemplate
+from ort_optim.kernels.depthwise import depthwise
 from ort_optim.kernels.direct import Direct
 from ort_optim.kernels.first_layer import FirstLayer
 from ort_optim.kernels.pointwise import Pointwise
@@ -15,6 +16,7 @@ from ort_optim.kernels.winograd import winograd_f23, winograd_f43
 TEMPLATES: tuple[ConvTemplate, ...] = (
     winograd_f43,
     winograd_f23,
+    depthwise,
     Pointwise(),
     FirstLayer(),
     Direct(),  # last: it takes every convolution
