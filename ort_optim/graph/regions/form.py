@@ -151,7 +151,7 @@ class _Bodies:
         node = NodeProto(
             domain=DOMAIN,
             op_type=name,
-            name=self._node_names.numbered("region_"),
+            name=self._node_names.numbered("region"),
             input=[*region.activations, *region.weights],
             output=region.outputs,
         )

@@ -70,11 +70,12 @@ def group(model: ModelProto, eligible: Eligible, is_anchor: IsAnchor) -> Groupin
     wiring = Wiring(model.graph)
     general = _general_reason(model, wiring)
     imports = operator_sets(model.opset_import)
+    functions = {(plain_domain(f.domain), f.name) for f in model.functions}
     reasons: dict[int, str] = {}
     members: set[int] = set()
     anchors = {i for i, node in enumerate(wiring.nodes) if is_anchor(node)}
     for i, node in enumerate(wiring.nodes):
-        reason = general or _reason(node, imports) or eligible(node)
+        reason = general or eligible(node) or _reason(node, imports, functions)
         if reason is None:
             members.add(i)
         else:
@@ -103,13 +104,18 @@ def _general_reason(model: ModelProto, wiring: Wiring) -> str | None:
     return None
 
 
-def _reason(node: NodeProto, imports: Collection[str]) -> str | None:
+def _reason(
+    node: NodeProto, imports: Collection[str], functions: Collection[tuple[str, str]]
+) -> str | None:
+    """Why no region can hold the node, whatever code there is for it."""
     if is_constant(node):
         return "it is a constant"
     if any(True for _ in node_graphs(node)):
         return "it holds a subgraph"
     if plain_domain(node.domain) not in imports:
         return f"no one operator set is imported of '{node.domain}'"
+    if (plain_domain(node.domain), node.op_type) in functions:
+        return "it calls a function"
     return unfit(node)
 
 

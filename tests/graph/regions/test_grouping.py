@@ -109,6 +109,17 @@ def test_anchors_that_no_region_holds_come_with_the_reason() -> None:
     ]
 
 
+def test_calls_of_functions_are_never_in_a_region() -> None:
+    made = model(IN + "{ a = conv(x, w) y = Relu(a) }")
+    node = onnx.helper.make_node("Exp", ["p"], ["r"])
+    made.functions.append(
+        onnx.helper.make_function("ai.onnx", "Relu", ["p"], ["r"], [node], made.opset_import)
+    )
+    assert [ops(region.nodes) for region in grouped(made).regions] == [["Conv"]]
+    (after,) = wrap(made, grouped(made).regions, [tiling(1)]).functions[1:]
+    assert after.domain == "ort_optim"
+
+
 def test_what_a_region_reads_is_a_weight_or_a_constant_by_what_it_is_for() -> None:
     body = (
         "g (float[1,8,6,6] x) => (float[1,3,12,12] y)"

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import AttributeProto, ModelProto, TensorProto, helper
 
+from ort_optim.engine import Engine, EngineError
 from ort_optim.graph.regions import calls, sound_calls, verify_name
 from tests.graph.regions.harness import ops, tiling, wrapped
 from tests.passes.harness import model_of
@@ -58,6 +59,17 @@ def test_types_that_a_tool_stripped_are_inferred() -> None:
     made = model()
     del made.graph.value_info[:]
     assert len(sound_calls(made).calls) == 2
+
+
+@pytest.mark.parametrize("name", ["c", "e"])
+def test_types_that_a_file_states_wrongly_are_refused_by_the_engine(
+    name: str, engine: Engine
+) -> None:
+    made = model()
+    (info,) = (info for info in made.graph.value_info if info.name == name)
+    info.type.tensor_type.elem_type = TensorProto.DOUBLE  # the reader believes it, ORT does not
+    with pytest.raises(EngineError, match="Type"):
+        engine.open(made)
 
 
 def test_weights_in_constant_nodes_are_weights() -> None:
