@@ -439,6 +439,9 @@ class Bool:
     def __or__(self, other: Bool) -> Bool:
         return Bool(self.code, self.code.ir.or_(self.ir, other.ir))
 
+    def __invert__(self) -> Bool:
+        return Bool(self.code, self.code.ir.not_(self.ir))
+
     def choose(self, yes: Int, no: Int) -> Int:
         """One integer or the other."""
         return Int(self.code, self.code.ir.select(self.ir, yes.ir, no.ir))
@@ -514,13 +517,13 @@ class Vec:
     def maximum(self, other: Vec | float) -> Vec:
         """The larger, lane by lane; where `self` is NaN, NaN."""
         other = self._operand(other)
-        keep = Mask(self.code, self.code.ir.fcmp_unordered(">", self.ir, other.ir))
+        keep = Mask(self.code, self.code.ir.fcmp_unordered(">=", self.ir, other.ir))
         return keep.choose(self, other)
 
     def minimum(self, other: Vec | float) -> Vec:
         """The smaller, lane by lane; where `self` is NaN, NaN."""
         other = self._operand(other)
-        keep = Mask(self.code, self.code.ir.fcmp_unordered("<", self.ir, other.ir))
+        keep = Mask(self.code, self.code.ir.fcmp_unordered("<=", self.ir, other.ir))
         return keep.choose(self, other)
 
     def absolute(self) -> Vec:

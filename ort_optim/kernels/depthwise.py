@@ -28,7 +28,8 @@ from ort_optim.kernels.tensors import Halo, Layout, Place, tensor_place, tensor_
 _KEYS = ("th", "tw")
 _BLOCKED = frozenset({"blocked"})
 _MOST_TAPS = 49
-_WIDEST = 8
+_FEW_TAPS = 12  # whose weights stay in registers
+_WIDEST, _WIDEST_MANY = 8, 6
 _OWN_VALUES = ("OH", "OW")
 
 
@@ -105,19 +106,23 @@ class DepthwiseKernel:
             return call
 
         tall = written(self.th, self.tw)
-        low = tall if self.th == 1 else written(1, self.tw)
-        narrow = written(1, 1)
+        ends_low = self.th > 1 and (self.OH is None or self.OH % self.th > 0)
+        may_be_narrow = self.tw > 1 and (self.OW is None or self.tw > self.OW)
+        low = written(1, self.tw) if ends_low else None
+        narrow = written(1, 1) if may_be_narrow else None
         with Rows(code).each() as (image, plane, group):
             first = group * self.th
             stop = code.min(first + self.th, height)
-            with code.either(width < self.tw) as (short, long):
-                with short, code.loop(stop, first) as row:
+            is_narrow = width < self.tw
+            if narrow:
+                with code.when(is_narrow), code.loop(stop, first) as row:
                     narrow(image, plane, row)
-                with long, code.either(first + self.th <= height) as (full, rest):
-                    with full:
-                        tall(image, plane, first)
-                    with rest, code.loop(stop, first) as row:
-                        low(image, plane, row)
+            is_full = first + self.th <= height
+            with code.when(~is_narrow & is_full):
+                tall(image, plane, first)
+            if low:
+                with code.when(~is_narrow & ~is_full), code.loop(stop, first) as row:
+                    low(image, plane, row)
         return code
 
     @property
@@ -219,10 +224,11 @@ class DepthwiseTemplate:
 
     def tiles(self, conv: ConvSpec, isa: Isa) -> Iterator[Tile]:
         """As `ConvTemplate`: with the least waste at the end of a row first."""
-        most = min(_WIDEST, conv.OW or _WIDEST)
+        few = conv.KH * conv.KW <= _FEW_TAPS
+        most = min(_WIDEST if few else _WIDEST_MANY, conv.OW or _WIDEST)
         widths = sorted(range(max(1, most - 4), most + 1), key=lambda tw: _row_cost(conv.OW, tw))
-        heights = (2, 1) if isa.registers >= 32 and conv.OH != 1 else (1,)
-        for tw, th in product(widths, heights):
+        heights = (1,) if few and isa.registers < 32 else (2, 1)
+        for tw, th in product(widths, heights if conv.OH != 1 else (1,)):
             tile = Tile((("th", th), ("tw", tw)))
             if self.check(conv, tile, isa) is None:
                 yield tile
