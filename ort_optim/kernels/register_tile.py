@@ -180,16 +180,23 @@ def _by_channels(
     taps: tuple[Int, Int],
     channels: tuple[Int, Int],
 ) -> Sums:
-    """One channel at a time; the taps of a row are written out."""
+    """One channel at a time; the taps of a row are written out where their weights fit in registers
+    beside the sums, for then each number of x is read once for all the sums it enters.
+
+    Where they do not fit, writing them out is worse than a loop: LLVM keeps what is read again, and
+    7 taps of 14x2 sums at stride 2 hold 33 numbers, and spill (143 of 235 GFLOP/s, AVX-512; with
+    the addresses hidden from LLVM 221).
+    """
     bias, w = weights
-    blocked = x.pixel > 1
-    width = _taps_at_once(code, tile, steps, taps[1])
-    sums = Sums(code, tile, width, bias)
+    width = taps[1].constant or 1
+    if (tile.rows * tile.cols + width) * tile.vectors + 2 > code.isa.registers:
+        width = 1
+    sums = Sums(code, tile, min(width, 4), bias)
     position = code.variable(code.integer(0))
     with _loop(code, channels[1]) as i:
         c = channels[0] + i
         plane = c * x.plane
-        if blocked:
+        if x.pixel > 1:
             plane = (c // code.lanes) * x.plane + c % code.lanes
         at_channel = x.address.at(plane)
         with _loop(code, taps[0]) as kh:
@@ -197,31 +204,17 @@ def _by_channels(
             with _loop(code, taps[1] // width) as kw:
                 now = position.get_int()
                 across = x.pixel * steps.dilations[1]
-                here = replace(x, address=row.at(kw * across))
+                here = row.at(kw * across)
 
                 def number(
-                    step: int, r: int, col: int, here: Place = here, across: int = across
+                    step: int, r: int, col: int, here: Address = here, across: int = across
                 ) -> Vec:
-                    moved = here.address.at(x.row * (r * steps.strides[0]))
+                    moved = here.at(x.row * (r * steps.strides[0]))
                     return moved.at(col * steps.strides[1] * x.pixel + step * across).fill()
 
-                sums.add(w.at(now), number, width, by_pixel=False)
+                sums.add(w.at(now), number, width, by_pixel=True)
                 position.set(now + width * tile.vectors * code.lanes)
     return sums
-
-
-def _taps_at_once(code: Code, tile: RegisterTile, steps: Steps, taps: Int) -> int:
-    """How many taps of a row are written out: all, or, where the numbers they read do not fit in
-    registers beside the sums, one.
-
-    Neighbouring pixels share most of what they read, and LLVM keeps what is read again: written
-    out, 7 taps of 14x2 sums at stride 2 hold 33 numbers, and spill (143 of 235 GFLOP/s, AVX-512).
-    """
-    if taps.constant is None:
-        return 1
-    reads = (tile.cols - 1) * steps.strides[1] + (taps.constant - 1) * steps.dilations[1] + 1
-    needed = tile.rows * reads + (tile.rows * tile.cols + 1) * tile.vectors
-    return taps.constant if needed <= code.isa.registers else 1
 
 
 def _by_lanes(
