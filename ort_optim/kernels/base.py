@@ -8,6 +8,7 @@ ConvTemplate    one way to compute a convolution
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,6 +20,9 @@ from ort_optim.kernels.epilogue import Epilogue
 from ort_optim.kernels.sizes import Size, Sizes
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.tensors import Halo, Layout
+
+
+_TILE_SIZE = re.compile(r"([A-Za-z]+)=(\d{1,9})")
 
 
 class Kernel(Protocol):
@@ -80,6 +84,15 @@ class Tile:
 
     def __getitem__(self, name: str) -> int:
         return dict(self.sizes)[name]
+
+    @classmethod
+    def parse(cls, text: str) -> Tile:
+        """The tile that `str` made this text of. Raises ValueError for any other text."""
+        found = _TILE_SIZE.findall(text)
+        tile = cls(tuple((name, int(size)) for name, size in found))
+        if str(tile) != text:
+            raise ValueError(f"'{text[:80]}' is no tile")
+        return tile
 
     def __str__(self) -> str:
         return ",".join(f"{name}={size}" for name, size in self.sizes)

@@ -1,0 +1,213 @@
+"""From a model with regions to what the native library runs: which regions, and how.
+
+prepare     a model's regions, compiled for one machine, as an extension of its sessions
+Prepared    the extension, the plans in it, and why other regions are left to ONNX Runtime
+
+A region is compiled from its body alone, as the session's model holds it. Whatever is wrong with
+it is found here, before there is a session: the region is then left to ONNX Runtime, which runs
+the body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from onnx import ModelProto
+
+from ort_optim.compiler.build import Progress, compile_all
+from ort_optim.compiler.cache import CodeCache
+from ort_optim.compiler.draft import Draft, finish
+from ort_optim.compiler.layers import Convolution, LayerGraph
+from ort_optim.compiler.lower import Choice, lower
+from ort_optim.compiler.parse import Input, fact_of, parse
+from ort_optim.compiler.plan import RegionPlan
+from ort_optim.compiler.scope import TensorFact
+from ort_optim.engine import Extension
+from ort_optim.graph.regions import Call, Tiling, sound_calls
+from ort_optim.graph.shapes import infer
+from ort_optim.graph.skeleton import skeleton_model
+from ort_optim.hardware import Target
+from ort_optim.kernels.base import Tile
+from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.rule import Resources, choose
+from ort_optim.kernels.spec import ConvSpec
+from ort_optim.kernels.templates import TEMPLATES, find_template
+from ort_optim.runtime import blob
+from ort_optim.runtime.library import library_path
+from ort_optim.runtime.machine import fingerprint, isa_of, layout_name
+
+Facts = Mapping[str, TensorFact]
+
+
+class _Refusal(Exception):  # noqa: N818
+    """A region can't be run by code of ours; the message says why."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The regions of a model, ready to run.
+
+    Attributes:
+        extension: What sessions of the model must register; None if no region is left.
+        plans: The regions in it.
+        left: By name, why a region is left to ONNX Runtime.
+        moved_from: The machine that the model's templates were chosen for, if it is another one.
+    """
+
+    extension: Extension | None
+    plans: tuple[RegionPlan, ...]
+    left: Mapping[str, str]
+    moved_from: str | None
+
+
+def prepare(
+    model: ModelProto,
+    target: Target,
+    threads: int,
+    cache: CodeCache,
+    *,
+    progress: Progress | None = None,
+    time_steps: bool = False,
+) -> Prepared:
+    """Compile the regions of a model for sessions with `threads` intra-op threads.
+
+    `progress` is told of kernels that have to be compiled; `time_steps` lets the native library
+    measure each step of a plan.
+    """
+    sound = sound_calls(model)
+    left = dict(sound.refused)
+    isa = isa_of(target)
+    calls = _by_name(sound.calls)
+    if isinstance(isa, str):
+        return Prepared(None, (), left | dict.fromkeys(calls, isa), None)
+    machine = _Machine(target, isa, Resources.of(target), fingerprint(target))
+    facts = _facts(model, sound.calls)
+    drafts: dict[str, Draft] = {}
+    for name, same in calls.items():
+        try:
+            drafts[name] = _draft(same, facts, machine)
+        except _Refusal as reason:
+            left[name] = str(reason)
+    kernels = [kernel for draft in drafts.values() for kernel in draft.kernels]
+    code = compile_all(kernels, isa, cache, progress=progress)
+    plans: list[RegionPlan] = []
+    for name, draft in drafts.items():
+        plan = finish(draft, code)
+        if isinstance(plan, str):
+            left[name] = plan
+        else:
+            plans.append(plan)
+    extension = None
+    if plans:
+        encoded = blob.encode(plans, threads=threads, time_steps=time_steps)
+        extension = Extension(library_path(), encoded)
+    others = {call.tiling.target for call in sound.calls if call.tiling} - {machine.fingerprint}
+    return Prepared(extension, tuple(plans), left, min(others, default=None))
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """What regions are compiled for."""
+
+    target: Target
+    isa: Isa
+    resources: Resources
+    fingerprint: str
+
+
+def _by_name(calls: Sequence[Call]) -> dict[str, list[Call]]:
+    found: dict[str, list[Call]] = {}
+    for call in calls:
+        found.setdefault(call.function.name, []).append(call)
+    return found
+
+
+def _facts(model: ModelProto, calls: Sequence[Call]) -> Facts:
+    """Types and shapes of what calls are given; inferred where the graph's inputs do not say it."""
+    facts = {info.name: fact_of(info) for info in model.graph.input}
+    for tensor in model.graph.initializer:
+        facts[tensor.name] = TensorFact(tensor.data_type, tuple(tensor.dims))
+    if any(name not in facts for call in calls for name in call.node.input):
+        graph = infer(skeleton_model(model, with_value_info=False)).graph
+        facts = {info.name: fact_of(info) for info in graph.value_info} | facts
+    return facts
+
+
+def _draft(calls: Sequence[Call], facts: Facts, machine: _Machine) -> Draft:
+    """The steps of a region that all its calls share."""
+    call = calls[0]
+    given = [
+        Input(formal.name, _common([facts.get(each.node.input[i]) for each in calls]), constant)
+        for i, formal in enumerate(call.inputs)
+        for constant in (formal.is_constant,)
+    ]
+    graph = parse(
+        call.function.name,
+        call.body,
+        call.constants,
+        given,
+        list(call.function.output),
+        call.imports.get("", 0),
+    )
+    if isinstance(graph, str):
+        raise _Refusal(graph)
+    tiling = call.tiling
+    if tiling is None or any(each.tiling != tiling for each in calls):
+        raise _Refusal("its calls differ in their attributes")
+    draft = lower(graph, _choices(graph, tiling, machine), machine.isa)
+    if isinstance(draft, str):
+        raise _Refusal(draft)
+    return draft
+
+
+def _common(facts: Sequence[TensorFact | None]) -> TensorFact | None:
+    """What holds for a tensor of every call: dimensions that differ are not known."""
+    first = facts[0]
+    for other in facts[1:]:
+        if first is None or other is None or first.element_type != other.element_type:
+            return None
+        if first.dims is None or other.dims is None or len(first.dims) != len(other.dims):
+            return None
+        dims = (a if a == b else None for a, b in zip(first.dims, other.dims, strict=True))
+        first = TensorFact(first.element_type, tuple(dims))
+    return first
+
+
+def _choices(graph: LayerGraph, tiling: Tiling, machine: _Machine) -> list[Choice]:
+    """Template and tile of each convolution: those of the file, or on another machine the rule's.
+
+    The rule may then take no template of a worse error class than the one that was verified.
+    """
+    specs = [each.op.spec for each in graph.convolutions if isinstance(each.op, Convolution)]
+    if len(tiling.template) != len(specs):
+        raise _Refusal(f"it names {len(tiling.template)} templates for {len(specs)} convolutions")
+    if tiling.target == machine.fingerprint and tiling.layout != layout_name(machine.isa):
+        raise _Refusal(f"its layout is {tiling.layout}, not {layout_name(machine.isa)}")
+    found = []
+    for spec, name, tile in zip(specs, tiling.template, tiling.tile, strict=True):
+        template = find_template(name)
+        if template is None:
+            raise _Refusal(f"there is no template '{name}'")
+        if tiling.target == machine.fingerprint:
+            found.append(Choice(template, _tile(tile)))
+        else:
+            found.append(_rule(spec, machine, template.error_class))
+    return found
+
+
+def _rule(spec: ConvSpec, machine: _Machine, worst_error_class: int) -> Choice:
+    choice = choose(
+        spec, machine.resources, machine.isa, TEMPLATES, worst_error_class=worst_error_class
+    )
+    template = find_template(choice.template or "")
+    if template is None or choice.tile is None:
+        raise _Refusal(f"no template fits this machine: {choice.reason}")
+    return Choice(template, choice.tile)
+
+
+def _tile(text: str) -> Tile:
+    try:
+        return Tile.parse(text)
+    except ValueError as error:
+        raise _Refusal(str(error)) from None

@@ -1,0 +1,171 @@
+"""ONNX Runtime sessions that run a model's regions with code of ours.
+
+    options = ort_optim.session_options("model.onnx")
+    session = onnxruntime.InferenceSession("model.onnx", options)      # or, in one step:
+    session = ort_optim.InferenceSession("model.onnx")
+    ort_optim.stats(session)
+
+Nothing here can make a model unusable: whatever stands against running a region is logged, and the
+region is left to ONNX Runtime, which runs the standard nodes in its body.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime as ort
+from onnx import ModelProto
+
+from ort_optim.compiler.cache import CodeCache
+from ort_optim.errors import InputError
+from ort_optim.graph.regions import DOMAIN
+from ort_optim.hardware import Target, detect
+from ort_optim.runtime import library
+from ort_optim.runtime.prepare import Prepared, prepare
+from ort_optim.runtime.stats import ALL, REGISTRATION, SessionStats, entry, note, read_stats
+
+log = logging.getLogger("ort_optim")
+
+SWITCH = "ORT_OPTIM_DISABLE"
+"""Environment variable: anything but nothing and 0 leaves all regions to ONNX Runtime."""
+
+CPU = "CPUExecutionProvider"
+FOLDER_ENTRY = "session.model_external_initializers_file_folder_path"
+
+Model = str | os.PathLike[str] | bytes | ModelProto
+
+
+def session_options(
+    model: Model,
+    base: ort.SessionOptions | None = None,
+    *,
+    providers: Sequence[Any] | None = None,
+) -> ort.SessionOptions:
+    """Session options with which ONNX Runtime runs the regions of `model` with code of ours.
+
+    `base` itself is completed and returned; nothing that is set in it changes. `providers` are
+    those the session will be given: where one but the CPU's takes part, the regions are left to
+    it. The first call on a machine compiles, which takes seconds; later ones find the code cached.
+
+    Raises InputError where the model can't be read.
+    """
+    options = ort.SessionOptions() if base is None else base
+    return _complete(options, _parsed(model), providers)
+
+
+class InferenceSession(ort.InferenceSession):  # type: ignore[misc]
+    """`onnxruntime.InferenceSession` with the regions of its model run by code of ours.
+
+    A file is read once, so the model that runs is the one that was looked at.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | bytes,
+        sess_options: ort.SessionOptions | None = None,
+        providers: Sequence[Any] | None = None,
+        **arguments: Any,
+    ) -> None:
+        options = ort.SessionOptions() if sess_options is None else sess_options
+        contents = model if isinstance(model, bytes) else _read(Path(model))
+        if not isinstance(model, bytes):
+            folder = str(Path(model).resolve().parent)
+            if entry(options, FOLDER_ENTRY) is None:
+                options.add_session_config_entry(FOLDER_ENTRY, folder)
+        _complete(options, _parsed(contents), providers)
+        chosen = [CPU] if providers is None else providers
+        super().__init__(contents, options, providers=chosen, **arguments)
+
+
+def stats(session: ort.InferenceSession) -> SessionStats:
+    """What the regions of a session did so far, and which ones ONNX Runtime runs, and why."""
+    return read_stats(session.get_session_options())
+
+
+def _complete(
+    options: ort.SessionOptions, model: ModelProto, providers: Sequence[Any] | None
+) -> ort.SessionOptions:
+    if not any(each.domain == DOMAIN for each in model.functions):
+        return options
+    if entry(options, REGISTRATION) is not None:
+        raise InputError(
+            "these session options are those of another model: give fresh ones to each model"
+        )
+    reason = _general_reason(providers)
+    if reason is not None:
+        log.warning("all regions are left to ONNX Runtime: %s", reason)
+        note(options, None, (), {ALL: reason})
+        return options
+    progress = _Progress()
+    prepared = prepare(model, _machine(), _threads(options), CodeCache(), progress=progress)
+    _tell(prepared)
+    registration = None
+    if prepared.extension is not None:
+        registration = library.stage(prepared.extension.blob)
+        options.register_custom_ops_library(os.fspath(prepared.extension.library))
+        if options.optimized_model_filepath:
+            log.warning("the optimized model that ONNX Runtime writes has no bodies of regions")
+    note(options, registration, [plan.name for plan in prepared.plans], prepared.left)
+    return options
+
+
+class _Progress:
+    """Says once that kernels are being compiled: the first session on a machine takes seconds."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def __call__(self, done: int, total: int) -> None:
+        if not self._told:
+            self._told = True
+            log.warning("compiling %d kernels for this machine, once", total)
+
+
+def _general_reason(providers: Sequence[Any] | None) -> str | None:
+    """Why no region of any model may run in this session."""
+    if os.environ.get(SWITCH, "") not in ("", "0"):
+        return f"{SWITCH} is set"
+    names = [each if isinstance(each, str) else each[0] for each in providers or ()]
+    if others := [name for name in names if name != CPU]:
+        return f"{others[0]} may take them"
+    return library.unavailable_reason()
+
+
+def _tell(prepared: Prepared) -> None:
+    if prepared.moved_from is not None:
+        log.info("templates are chosen anew: the model was made for %s", prepared.moved_from)
+    for name, reason in prepared.left.items():
+        log.warning("region %s is left to ONNX Runtime: %s", name, reason)
+
+
+@functools.cache
+def _machine() -> Target:
+    return detect()
+
+
+def _threads(options: ort.SessionOptions) -> int:
+    """Workers of the session's intra-op pool: as ORT does, the physical cores if none are stated."""
+    return int(options.intra_op_num_threads) or _machine().physical_cores
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror or error}") from error
+
+
+def _parsed(model: Model) -> ModelProto:
+    if isinstance(model, ModelProto):
+        return model
+    contents = model if isinstance(model, bytes) else _read(Path(model))
+    try:
+        return onnx.load_model_from_string(contents)
+    except Exception as error:  # protobuf's own, of several classes
+        raise InputError(f"the model can't be parsed: {error}") from error
