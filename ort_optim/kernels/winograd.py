@@ -9,7 +9,7 @@ winograd_transforms   the matrices
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +19,11 @@ from ort_optim.kernels.epilogue import Epilogue
 from ort_optim.kernels.sizes import Size, Sizes
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.tensors import Halo, Layout
-from ort_optim.kernels.winograd_kernel import UNROLL, WinogradKernel
+from ort_optim.kernels.winograd_kernel import (
+    UNROLL,
+    WinogradKernel,
+    register_tile_cost,
+)
 from ort_optim.kernels.winograd_packing import WinogradPacking
 from ort_optim.kernels.winograd_transforms import F23, F43, TAPS, Transform
 
@@ -65,8 +69,34 @@ class WinogradTemplate:
         return None
 
     def tiles(self, conv: ConvSpec, isa: Isa) -> Iterator[Tile]:
-        """As `ConvTemplate`."""
-        yield Tile((("T", 56), ("nv", 2), ("mr", 14 if isa.registers >= 32 else 6), ("group", 1)))
+        """As `ConvTemplate`: the register tile and the run that the model below takes for best;
+        then other runs, other groups, and the next best register tile."""
+        found: dict[Tile, None] = {}
+        for nv, mr in _register_tiles(conv, isa)[:2]:
+            panels = -(-conv.Cout // (nv * isa.lanes))
+            best = self._run(conv, mr, nv * isa.lanes)
+            runs = [best, *(T for T in (best // 2, best * 2) if 2 * mr <= T <= _MOST_TILES)]
+            found |= dict.fromkeys(_tile(T, nv, mr, 1) for T in runs)
+            found[_tile(best, nv, mr, min(panels, _MOST_TILES))] = None
+        yield from found
+
+    def _run(self, conv: ConvSpec, mr: int, nr: int) -> int:
+        """T: as many tiles as the second cache has room for, but four register tiles, so that
+        weights are not read for less; where sizes are pinned, what leaves the least remainder."""
+        row_bytes = self.transform.positions * (conv.Cin + nr) * FLOAT_BYTES
+        most = min(max(_L2_BYTES // row_bytes, 4 * mr), _MOST_TILES) // mr * mr
+        tiles = self._tiles(conv)
+        if not tiles:
+            return most
+        runs = range(min(tiles, most), min(tiles, 2 * mr) - 1, -1)
+        return min(runs, key=lambda run: tiles // run * _cost(run, mr) + _cost(tiles % run, mr))
+
+    def _tiles(self, conv: ConvSpec) -> int | None:
+        """Tiles in all where H and W are pinned; of one image where N is not."""
+        if conv.OH is None or conv.OW is None:
+            return None
+        m = self.transform.m
+        return (1 if conv.N is None else conv.N) * -(-conv.OH // m) * -(-conv.OW // m)
 
     def check(self, conv: ConvSpec, tile: Tile, isa: Isa) -> str | None:
         """As `ConvTemplate`."""
@@ -84,10 +114,8 @@ class WinogradTemplate:
         """As `ConvTemplate`."""
         kernel, packing = self._kernel(conv, tile, Epilogue()), self._packing(conv, tile, True)
         per_row, more = kernel.scratch_floats(isa.lanes)
-        tasks = None
-        if conv.OH is not None and conv.OW is not None:
-            m = self.transform.m
-            tasks = -(-(-(-conv.OH // m) * -(-conv.OW // m)) // tile["T"])
+        tiles = self._tiles(replace(conv, N=1))
+        tasks = None if tiles is None else -(-tiles // tile["T"])
         nr = tile["nv"] * isa.lanes
         return Demand(
             registers=_registers(tile),
@@ -200,22 +228,60 @@ class WinogradTemplate:
         )
 
     def _packing(self, conv: ConvSpec, tile: Tile, bias: bool) -> WinogradPacking:
-        return WinogradPacking(self.transform, conv.Cin, conv.Cout, tile["nv"], bias)
+        return WinogradPacking(self.transform, conv.Cin, conv.Cout, tile["nv"], tile["group"], bias)
 
     def _heights(self, conv: ConvSpec, tile: Tile) -> tuple[int, ...]:
         """Register tiles for every length of a run, or for those there are, if sizes are pinned."""
-        mr = tile["mr"]
-        if conv.N is not None and conv.OH is not None and conv.OW is not None:
-            m = self.transform.m
-            tiles = conv.N * -(-conv.OH // m) * -(-conv.OW // m)
-            runs = {min(tile["T"], tiles), tiles % tile["T"]} - {0}
-            return tuple(sorted({best_height(run, range(1, mr + 1)) for run in runs})) or (mr,)
-        return tuple(range(mr, 0, -2))[::-1]
+        mr, tiles = tile["mr"], self._tiles(conv)
+        if conv.N is None or not tiles:
+            return tuple(sorted({max(1, round(mr * share)) for share in _HEIGHTS}))
+        runs = {min(tile["T"], tiles), tiles % tile["T"]} - {0}
+        return tuple(sorted({_height(run, mr) for run in runs}))
 
 
-def best_height(count: int, heights: range) -> int:
-    """The register tile that does `count` rows soonest."""
-    return min(reversed(heights), key=lambda h: -(-count // h) * (16 * h + 12))
+_HEIGHTS = (1.0, 0.85, 0.62, 0.46, 0.31, 0.15)
+"""Heights of register tiles for runs of any length, as shares of the highest: 13 11 8 6 4 2. Each
+is a micro-kernel of its own, of 15 ms to compile."""
+
+_L2_BYTES = 3 << 18
+"""What a task's V and M may fill of the second cache: 768 KB, as 1 MB is common where it is small
+for AVX-512. A miss costs little (weights are asked for ahead, V and M are read in order): 256@56 on
+Zen 5 takes the same 4.5 ms for T from 52 to 196, though V alone is 7 MB at 196."""
+
+
+def _height(count: int, mr: int) -> int:
+    """The register tile that does `count` rows soonest (as `winograd_kernel` finds it)."""
+    return min(range(mr, 0, -1), key=lambda h: register_tile_cost(count, h))
+
+
+def _cost(count: int, mr: int) -> int:
+    """Of a run, in sixteenths of a row; a task costs some rows to begin and end."""
+    return register_tile_cost(count, _height(count, mr)) + 64 if count else 0
+
+
+def _register_tiles(conv: ConvSpec, isa: Isa) -> list[tuple[int, int]]:
+    """(nv, mr), best first: vectors that are computed for nothing count most; low register tiles
+    read more weights for a product; loads are at most one for a multiplication."""
+    vectors = -(-conv.Cout // isa.lanes)
+
+    def cost(shape: tuple[int, int]) -> float:
+        nv, mr = shape
+        waste = -(-vectors // nv) * nv / vectors
+        loads = max(1.0, (mr + nv) / (mr * nv))
+        return waste * loads * (1 + 0.4 / mr)
+
+    return sorted(((nv, _most_rows(nv, isa)) for nv in range(1, min(5, vectors) + 1)), key=cost)
+
+
+def _most_rows(nv: int, isa: Isa) -> int:
+    """Of 32 registers 3 stay free: with 14x2, which takes 31, LLVM spills an accumulator, and 64@56
+    takes 0.36 ms instead of 0.31. With 16 the numbers that are spread are memory operands."""
+    free = 3 if isa.registers >= 32 else 0
+    return (isa.registers - free - 1 - nv) // nv
+
+
+def _tile(T: int, nv: int, mr: int, group: int) -> Tile:  # noqa: N803
+    return Tile((("T", T), ("nv", nv), ("mr", mr), ("group", group)))
 
 
 def _registers(tile: Tile) -> int:

@@ -1,8 +1,9 @@
 """Weights for a Winograd kernel: U = G g G^T, in the order its matrix products read them in.
 
-    w (Cout, Cin, 3, 3)  ->  U [Cout/nr][n*n][Cin][nr]  then bias [Cout/nr][nr]
+    w (Cout, Cin, 3, 3)  ->  U [Cout/nr/group][n*n][group][Cin][nr]  then bias [Cout/nr][nr]
 
-nr = nv vectors of output channels. Output channels beyond Cout are zero.
+nr = nv vectors of output channels, a panel; the last group may have fewer. What lies beyond Cout is
+zero.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ class WinogradPacking:
     Cin: int
     Cout: int
     nv: int
+    group: int
     bias: bool
 
     @property
     def name(self) -> str:
         """As `Kernel`."""
-        biased = "_bias" if self.bias else ""
-        return f"winograd_{self.transform.name}_pack_c{self.Cin}x{self.Cout}_nv{self.nv}{biased}"
+        order = f"{self.nv}x{self.group}" + ("_bias" if self.bias else "")
+        return f"winograd_{self.transform.name}_pack_c{self.Cin}x{self.Cout}_{order}"
 
     @property
     def pointers(self) -> tuple[str, ...]:
@@ -66,7 +68,10 @@ class WinogradPacking:
         rows, turned = code.scratch, code.scratch.at(_AREA * v * v)
         first = code.task * v
         panel, j = code.task // self.nv, code.task % self.nv
-        U = packed.at(panel * (positions * self.Cin * nr) + j * v)
+        panels, size = self.tasks(v) // self.nv, self.Cin * nr
+        begin = panel // self.group * self.group
+        together = code.min(code.integer(panels) - begin, self.group)
+        U = packed.at((begin * positions + panel - begin) * size + j * v)
         nothing = code.integer(0)
         with code.loop(-(-self.Cin // v)) as block:
             done = block * (v * _AREA)
@@ -86,7 +91,7 @@ class WinogradPacking:
                 factors = self._factors(code, [taps.at(k * v).load() for k in range(_AREA)])
                 target = U.at((block * v + channel) * nr)
                 for position, factor in enumerate(factors):
-                    target.at(position * (self.Cin * nr)).store(factor)
+                    target.at(together * (position * size)).store(factor)
         bias = code.vec(0.0)
         if self.bias:
             mask = code.lanes_below(code.integer(self.Cout) - first)
