@@ -13,7 +13,7 @@ Conv -> Add -> Relu      becomes      Conv with an epilogue of add and relu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ort_optim.compiler.layers import (
@@ -38,7 +38,7 @@ _NEAR = 1e-6
 def fuse(graph: LayerGraph) -> LayerGraph:
     """The same computation with fewer passes over memory."""
     layers = _named_products(graph.layers, graph.outputs)
-    layers = _live(layers, graph.outputs)
+    layers = live(layers, graph.outputs)
     return replace(graph, layers=tuple(_joined(layers, graph.outputs)))
 
 
@@ -48,8 +48,8 @@ def _uses(layers: Sequence[Layer], outputs: Sequence[int]) -> Counter[int]:
     return uses
 
 
-def _live(layers: Sequence[Layer], outputs: Sequence[int]) -> list[Layer]:
-    """(3)"""
+def live(layers: Sequence[Layer], outputs: Iterable[int]) -> list[Layer]:
+    """(3): the layers that the outputs need."""
     needed = set(outputs)
     kept = []
     for layer in reversed(layers):

@@ -17,7 +17,7 @@ from typing import Literal
 
 from ort_optim.compiler import emit
 from ort_optim.compiler.draft import Draft, DraftStep, Reference
-from ort_optim.compiler.fuse import fuse
+from ort_optim.compiler.fuse import fuse, live
 from ort_optim.compiler.layers import Applied, Concat, Convolution, Layer, LayerGraph, Slice, Weight
 from ort_optim.compiler.placement import Placement, Target, exports, place
 from ort_optim.compiler.scope import Refusal
@@ -104,14 +104,7 @@ class _Lowering:
         self.sizes = graph.sizes
         self.reads = Counter(value for layer in graph.layers for value in layer.reads)
         self.exports = exports(graph, lambda value: self.reads[value])
-        gone = {
-            layer.output
-            for layer in graph.layers
-            if isinstance(layer.op, Concat)
-            and not self.reads[layer.output]
-            and layer.output not in self.exports
-        }
-        self.layers = [layer for layer in graph.layers if layer.output not in gone]
+        self.layers = live(graph.layers, self.exports)
         self.reads = Counter(value for layer in self.layers for value in layer.reads)
         self.made_nchw = {layer.output for layer in self.layers if self._writes_nchw(layer)}
         self.read_nchw = self._inputs_read_as_they_are()

@@ -20,6 +20,7 @@ the strides of the whole.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -138,22 +139,24 @@ def exports(graph: LayerGraph, reads: Callable[[int], int]) -> dict[int, list[Ta
     reads (`reads` counts) are replaced by their inputs."""
     makers = {layer.output: layer for layer in graph.layers}
     found: dict[int, list[Target]] = {}
+    gone: Counter[int] = Counter()  # reads by concats that are not made
 
-    def send(value: int, target: Target) -> None:
+    def send(value: int, target: Target, outputs: int) -> None:
         maker = makers.get(value)
         if (
             maker is not None
             and isinstance(maker.op, Concat)
-            and not reads(value)
-            and graph.outputs.count(value) == 1
+            and reads(value) == gone[value]
+            and graph.outputs.count(value) == outputs
         ):
             channel = target.channel
+            gone.update(maker.inputs)
             for part in maker.inputs:
-                send(part, Target(target.output, channel))
+                send(part, Target(target.output, channel), 0)
                 channel += graph.shapes[part].C
         else:
             found.setdefault(value, []).append(target)
 
     for output, value in enumerate(graph.outputs):
-        send(value, Target(output, 0))
+        send(value, Target(output, 0), 1)
     return found

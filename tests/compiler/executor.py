@@ -41,7 +41,7 @@ class Executor:
         self._packed = [_Guarded(size) for size in plan.packed_bytes]
         values = evaluate(plan.program, lambda i, axis: dims[i][axis], threads)
         for step in plan.pack_steps:
-            self._run(step, values, [x for x in inputs], [], [])
+            self._run(step, values, list(inputs), [], [])
         for each in self._packed:
             each.check("packed weights")
 

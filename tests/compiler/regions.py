@@ -21,10 +21,12 @@ from ort_optim.compiler.lower import Choice, lower
 from ort_optim.compiler.parse import Input, parse
 from ort_optim.compiler.plan import RegionPlan
 from ort_optim.compiler.scope import TensorFact
+from ort_optim.kernels.base import Tile
 from ort_optim.kernels.builder import Isa
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.templates import TEMPLATES
 from tests.compiler.executor import Executor
+from tests.compiler.plain import Plain
 
 Array = NDArray[np.float32]
 Chooser = Callable[[ConvSpec, Isa], Choice]
@@ -52,6 +54,16 @@ def prefer(*names: str) -> Chooser:
         raise AssertionError(f"no template for {spec}")
 
     return choose
+
+
+def plainly(spec: ConvSpec, isa: Isa) -> Choice:
+    """The plain template, which reads and writes NCHW."""
+    return Choice(Plain(), Tile())
+
+
+def all_blocked(spec: ConvSpec, isa: Isa) -> Choice:
+    """The plain template on blocked tensors alone."""
+    return Choice(Plain(nchw=False), Tile())
 
 
 def layers_of(model: ModelProto) -> LayerGraph | str:
@@ -100,7 +112,7 @@ def draft_of(model: ModelProto, isa: Isa, choose: Chooser) -> Draft:
 def plan_of(model: ModelProto, isa: Isa, choose: Chooser) -> RegionPlan:
     """The plan of a model that is one region."""
     draft = draft_of(model, isa, choose)
-    found = finish(draft, compile_all(draft.kernels, isa, code_cache()))
+    found = finish(draft, compile_all(draft.kernels, isa, code_cache(), workers=0))
     assert isinstance(found, RegionPlan), found
     return found
 
