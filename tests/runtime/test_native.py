@@ -30,6 +30,19 @@ def test_a_region_runs_its_steps_on_packed_weights(code: Code, threads: int) -> 
     assert (counters.failures, counters.runs_under_way) == (0, 0)
 
 
+@pytest.mark.parametrize("pool", [1, 2])
+def test_more_workers_than_threads_are_only_idle(code: Code, pool: int) -> None:
+    library.stage(encode([plan_of(code, 8)], threads=16))
+    registered = options(pool)
+    registered.register_custom_ops_library(str(library.library_path()))
+    session = ort.InferenceSession(model_of(weights()).SerializeToString(), registered)
+    x = image(5, 8, 9, 11)
+    for _ in range(20):
+        np.testing.assert_allclose(
+            session.run(None, {"x": x})[0], expected(x, weights()), rtol=1e-6
+        )
+
+
 def test_the_code_is_preferred_to_the_body(code: Code) -> None:
     plan = plan_of(code, 8)
     program = (*plan.program, ("add", 0, 0))
