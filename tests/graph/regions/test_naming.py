@@ -86,7 +86,7 @@ def resize(made: ModelProto) -> None:
         value.type.tensor_type.shape.dim[2].dim_value = 60
 
 
-SAME: dict[str, Callable[[ModelProto], None]] = {
+SAME: dict[str, Callable[[ModelProto], object]] = {
     "names": rename_everything,
     "the order of attributes": turn_attributes_round,
     "doc strings and metadata": say_where,
@@ -95,7 +95,7 @@ SAME: dict[str, Callable[[ModelProto], None]] = {
     "sizes": resize,
     "how constants are stored": store_plainly,
     "the name of ONNX's domain": name_the_domain,
-    "domains that no node is of": lambda m: m.opset_import.add(domain="other", version=3) and None,
+    "domains that no node is of": lambda m: m.opset_import.add(domain="other", version=3),
 }
 
 
@@ -141,7 +141,7 @@ def make_ints(made: ModelProto) -> None:
     found.CopyFrom(helper.make_attribute("alpha", [0.1]))
 
 
-OTHER: dict[str, Callable[[ModelProto], None]] = {
+OTHER: dict[str, Callable[[ModelProto], object]] = {
     "a constant": lambda m: replace_initializer(m, 2, np.array(7, np.float32)),
     "the shape of a constant": lambda m: replace_initializer(m, 2, np.array([6], np.float32)),
     "an attribute": lambda m: setattr(attribute(m, 2, "alpha"), "f", 0.2),
