@@ -24,6 +24,7 @@ from ort_optim.kernels.epilogue import Epilogue
 from ort_optim.kernels.sizes import Size, Sizes
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.tensors import Halo, Layout, Place, tensor_place, tensor_values
+from ort_optim.kernels.windows import meetings
 
 _KEYS = ("th", "tw")
 _BLOCKED = frozenset({"blocked"})
@@ -136,24 +137,14 @@ class DepthwiseKernel:
         v, (KH, KW) = code.lanes, self.kernel
         weights = [[w.at((1 + i * KW + j) * v).load() for j in range(KW)] for i in range(KH)]
         sums = [[w.load()] * tw for _ in range(th)]
-        for row, taps_down in _meetings(th, KH, self.strides[0], self.dilations[0]):
-            for pixel, taps_across in _meetings(tw, KW, self.strides[1], self.dilations[1]):
+        for row, taps_down in meetings(th, KH, self.strides[0], self.dilations[0]):
+            for pixel, taps_across in meetings(tw, KW, self.strides[1], self.dilations[1]):
                 number = x.at(row=row, pixel=pixel).address.load()
                 for (i, kh), (j, kw) in product(taps_down, taps_across):
                     sums[i][j] = code.fma(number, weights[kh][kw], sums[i][j])
         for i, j in product(range(th), range(tw)):
             y, *operands = [each.at(row=i, pixel=j) for each in targets]
             y.address.store(self.epilogue.apply(code, sums[i][j], operands))
-
-
-def _meetings(
-    outputs: int, taps: int, stride: int, dilation: int
-) -> Iterator[tuple[int, list[tuple[int, int]]]]:
-    """Along one axis each input that is read, with the (output, tap) pairs that read it."""
-    found: dict[int, list[tuple[int, int]]] = {}
-    for output, tap in product(range(outputs), range(taps)):
-        found.setdefault(output * stride + tap * dilation, []).append((output, tap))
-    yield from sorted(found.items())
 
 
 @dataclass(frozen=True)
