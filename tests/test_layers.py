@@ -1,4 +1,4 @@
-"""Lower folders never import higher ones, and each heavy library has one door."""
+"""Lower folders never import higher ones, and heavy libraries have few doors."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ SIBLINGS = {("report", "hardware"), ("hardware", "report")}
 TYPE_CHECKING_ONLY = {"__init__"}  # its imports happen when a name is first used
 
 DOORS = {
-    "onnxruntime": "engine",
-    "onnx_graphsurgeon": "graph/view.py",
-    "llvmlite.binding": "compiler/llvm.py",
+    "onnxruntime": ("engine", "runtime/session.py"),  # our worker's sessions, and the user's own
+    "onnx_graphsurgeon": ("graph/view.py",),
+    "llvmlite.binding": ("compiler/llvm.py",),
 }
-"""The only place that imports a library, or a module of it."""
+"""The only places that import a library, or a module of it."""
 
 
 def modules() -> list[Path]:
@@ -87,15 +87,15 @@ def test_a_module_imports_only_what_is_below_it(path: Path) -> None:
             assert level(other) < level(own) or (own, other) in SIBLINGS, f"imports {name}"
 
 
-@pytest.mark.parametrize(("library", "door"), DOORS.items())
-def test_a_heavy_library_has_one_door(library: str, door: str) -> None:
+@pytest.mark.parametrize(("library", "doors"), DOORS.items())
+def test_a_heavy_library_has_few_doors(library: str, doors: tuple[str, ...]) -> None:
     users = {
         str(path.relative_to(PACKAGE))
         for path in modules()
         if any(f"{name}.".startswith(f"{library}.") for name in imports(path))
     }
     assert users
-    assert all(user == door or user.startswith(f"{door}/") for user in users), users
+    assert all(any(f"{user}/".startswith(f"{door}/") for door in doors) for user in users), users
 
 
 def test_every_part_stands_in_a_layer() -> None:
