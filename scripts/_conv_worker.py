@@ -7,10 +7,13 @@ One JSON job a line on stdin, one JSON answer a line on stdout. A job:
     threads    of every session
     target     name of the machine to generate code for, null for this one
     seconds    of timing for each variant
+    cpu_time   whether to take the process's CPU time for time: with one thread the same on a quiet
+               machine, and less disturbed on a busy one
 
 The answer: `times_us` of each variant that runs, ORT's as "ort"; `errors` (max abs, max rel) of
-ours against ORT's; `refused` reasons of the others; `templates`, what each session of ours uses.
+ours against ORT's; `refused` reasons of the others; `templates` and tiles of each session of ours.
 
+A variant that comes to the same templates and tiles as one before it shares its session and times.
 Runs alternate between the variants, inputs and outputs are bound once, so a time holds no copy and
 no allocation in Python. With several threads, those of a session stop spinning when its run ends
 (`session.force_spinning_stop`): else they would take the core from the next session.
@@ -18,28 +21,23 @@ no allocation in Python. With several threads, those of a session stop spinning 
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from _layers import conv_model, spec_of_row
+from _ours import PROVIDERS, RefusedError, choices_for, machine_of, open_ours
+
+from ort_optim.kernels.base import Tile
 
 WARM_UP_RUNS = 3
 FEWEST_ROUNDS = 7
 MOST_ROUNDS = 400
-PROVIDERS = ["CPUExecutionProvider"]
-RULE = "rule"
-SESSION_MODULE = "ort_optim.runtime.session"
-
-
-class RefusedError(Exception):
-    """This variant does not take the layer; the text says why."""
 
 
 def options_for(threads: int) -> ort.SessionOptions:
@@ -52,33 +50,14 @@ def options_for(threads: int) -> ort.SessionOptions:
     return options
 
 
-def open_ours(
-    model: bytes, variant: str, target: str | None, threads: int
-) -> tuple[ort.InferenceSession, list[str]]:
-    """A session with our library, and the template of each layer in it.
-
-    `variant` forces a template; "rule" lets the rule choose. Raises RefusedError where the library
-    is not there or leaves a layer to ONNX Runtime.
-    """
-    if importlib.util.find_spec(SESSION_MODULE) is None:
-        raise RefusedError("no library")
-    ours = importlib.import_module(SESSION_MODULE)
-    templates = None if variant == RULE else variant
-    options = ours.session_options(
-        model, base=options_for(threads), templates=templates, target=target
-    )
-    session = ort.InferenceSession(model, options, PROVIDERS)
-    used = [str(template) for template in ours.templates(session)]
-    if not used:
-        raise RefusedError("left to ONNX Runtime")
-    return session, used
-
-
 class Bound:
     """A session with its input and output in place."""
 
-    def __init__(self, session: ort.InferenceSession, x: np.ndarray) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, x: np.ndarray, clock: Callable[[], int]
+    ) -> None:
         self.session = session
+        self.clock = clock
         self.binding = session.io_binding()
         self.binding.bind_cpu_input("x", x)
         shape = session.get_outputs()[0].shape
@@ -87,35 +66,46 @@ class Bound:
 
     def run_us(self) -> float:
         """Run once; microseconds."""
-        start = time.perf_counter_ns()
+        start = self.clock()
         self.session.run_with_iobinding(self.binding)
-        return (time.perf_counter_ns() - start) / 1000
+        return (self.clock() - start) / 1000
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """The answer to one job."""
     specs = [spec_of_row(row) for row in job["specs"]]
-    model = conv_model(specs).SerializeToString()
+    model = conv_model(specs)
     first = specs[0]
     assert None not in (first.N, first.H, first.W)
     shape = (first.N, first.Cin, first.H, first.W)
     x = np.random.default_rng(1).standard_normal(shape, np.float32)
     threads = job["threads"]
 
-    sessions = {"ort": Bound(ort.InferenceSession(model, options_for(threads), PROVIDERS), x)}
+    clock = time.process_time_ns if job["cpu_time"] else time.perf_counter_ns
+    plain = ort.InferenceSession(model.SerializeToString(), options_for(threads), PROVIDERS)
+    sessions = {"ort": Bound(plain, x, clock)}
     sessions["ort"].run_us()
     want = sessions["ort"].y.numpy()
     size = float(np.abs(want).max())
     refused: dict[str, str] = {}
-    templates: dict[str, list[str]] = {}
+    chosen: dict[str, list[tuple[str, Tile]]] = {}
+    twins: dict[str, str] = {}
+    target = machine_of(job["target"])
     errors: dict[str, tuple[float, float]] = {}
     for variant in job["variants"]:
         try:
-            session, templates[variant] = open_ours(model, variant, job["target"], threads)
+            choices = choices_for(specs, variant, target)
+            twin = next((name for name, other in chosen.items() if other == choices), None)
+            if twin is None:
+                session = open_ours(model, choices, target, options_for(threads))
         except RefusedError as reason:
             refused[variant] = str(reason)
             continue
-        bound = Bound(session, x)
+        chosen[variant] = choices
+        if twin is not None:
+            twins[variant] = twin
+            continue
+        bound = Bound(session, x, clock)
         bound.run_us()
         far = float(np.abs(bound.y.numpy() - want).max())
         errors[variant] = (far, far / size)
@@ -131,12 +121,17 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
                 times[name].append(taken)
         if time.perf_counter() > deadline and len(times["ort"]) >= FEWEST_ROUNDS:
             break
+    for variant, twin in twins.items():
+        times[variant], errors[variant] = times[twin], errors[twin]
     return {
         "status": "timed",
         "times_us": times,
         "errors": errors,
         "refused": refused,
-        "templates": templates,
+        "templates": {
+            name: [f"{template} {tile}".strip() for template, tile in choices]
+            for name, choices in chosen.items()
+        },
     }
 
 

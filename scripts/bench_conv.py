@@ -12,7 +12,8 @@ Each answer is compared with ONNX Runtime's before it is timed; one that is off 
 `MOST_ERROR` of the largest value is reported as wrong, without a time.
 
 Statistic: medians, after 3 runs of warm-up, of at least 7 rounds and `--seconds` for each variant.
-For one thread, pin the process to a core (`taskset -c 1`). `--target` makes our code for another
+For one thread, pin the process to a core (`taskset -c 1`); on a busy machine take `--cpu-time`,
+the time that the process had the core. `--target` makes our code for another
 machine whose instructions this one has too; ONNX Runtime's kernels stay this machine's.
 
 `--layers` keeps layers in whose class, text or models FILTER is found ("3x3s1", "@56x56", "unet").
@@ -33,6 +34,8 @@ from typing import Any
 
 from _common import HERE, Worker
 from _layers import CLASSES, Layer, chain_of, layer_class, read_layers, to_row
+
+from ort_optim.kernels.templates import TEMPLATES
 
 ORT = "ort"
 RULE = "rule"
@@ -137,6 +140,7 @@ def measure(
         "threads": threads,
         "target": args.target,
         "seconds": args.seconds,
+        "cpu_time": args.cpu_time,
     }
     macs = sum(spec.macs or 0 for spec in specs)
     answer = worker.ask(job)
@@ -289,17 +293,21 @@ def to_json(record: Record) -> dict[str, Any]:
 def main() -> int:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = [template.name for template in TEMPLATES]
     parser.add_argument("--layers", nargs="+", default=[""], metavar="FILTER", help="any of these")
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--target", help="name of a machine to generate code for")
     parser.add_argument("--alone", action="store_true", help="layers alone only")
     parser.add_argument("--chain", action="store_true", help="chains only")
-    parser.add_argument("--templates", nargs="*", default=[], help="forced one after another")
+    parser.add_argument("--templates", nargs="*", default=names, help="to force; default: all")
     parser.add_argument("--ort-only", action="store_true", help="no variants, no bounds")
     parser.add_argument("--seconds", type=float, default=0.3, help="of timing for each variant")
+    parser.add_argument("--cpu-time", action="store_true", help="for one thread, machine busy")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     args = parser.parse_args()
+    if args.cpu_time and args.threads != [1]:
+        parser.error("--cpu-time goes with one thread")
     kinds = [kind for kind in ("alone", "chain") if getattr(args, kind)] or ["alone", "chain"]
     layers = [layer for layer in read_layers() if any(text in layer.name for text in args.layers)]
     if not layers:
