@@ -20,7 +20,6 @@ from ort_optim.kernels.sizes import Size, Sizes
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.tensors import Halo, Layout
 from ort_optim.kernels.winograd_kernel import (
-    UNROLL,
     WinogradKernel,
     register_tile_cost,
 )
@@ -64,8 +63,6 @@ class WinogradTemplate:
             return f"dilations {conv.dilations} are not 1"
         if conv.group != 1:
             return f"group {conv.group} is not 1"
-        if isa.lanes % UNROLL:
-            return f"{isa.lanes} lanes are no multiple of {UNROLL}"
         return None
 
     def tiles(self, conv: ConvSpec, isa: Isa) -> Iterator[Tile]:
@@ -239,8 +236,8 @@ class WinogradTemplate:
         return tuple(sorted({_height(run, mr) for run in runs}))
 
 
-_HEIGHTS = (1.0, 0.85, 0.62, 0.46, 0.31, 0.15)
-"""Heights of register tiles for runs of any length, as shares of the highest: 13 11 8 6 4 2. Each
+_HEIGHTS = (1.0, 0.77, 0.62, 0.31)
+"""Heights of register tiles for runs of any length, as shares of the highest: 13 10 8 4. Each
 is a micro-kernel of its own, of 15 ms to compile."""
 
 _L2_BYTES = 3 << 18

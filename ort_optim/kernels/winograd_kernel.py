@@ -22,9 +22,6 @@ from ort_optim.kernels.epilogue import Epilogue
 from ort_optim.kernels.tensors import Place, tensor_place, tensor_values
 from ort_optim.kernels.winograd_transforms import Transform, pairs, times
 
-UNROLL = 2
-"""Input channels in one turn of the inner loop."""
-
 _AHEAD = 2
 """A register tile asks for one part in so many of the next panel's weights: 256@56 on Zen 5 takes
 4.5 ms with, 5.3 ms without; a whole panel at a time is slower where weights come from memory."""
@@ -312,7 +309,10 @@ class _Writer:
         channels: Int,
         ahead: Address,
     ) -> None:
-        """`height` tiles by nr output channels, over all input channels."""
+        """`height` tiles by nr output channels, over all input channels.
+
+        Unrolling by 2 or 4 wins nothing (64@56, 256@28, 512@14 on Zen 5), and compiles longer.
+        """
         code, kernel, v = self.code, self.kernel, self.v
         nv, nr = kernel.nv, kernel.nv * v
         sums = [[code.variable(code.vec(0.0)) for _ in range(nv)] for _ in range(height)]
@@ -327,10 +327,9 @@ class _Writer:
         full, tail = divmod(kernel.Cin, v)
         with code.loop(full) as b:
             rows, factors = V.at(b * block), U.at(b * (v * nr))
-            with code.loop(v, 0, UNROLL) as c:
-                for u in range(UNROLL):
-                    step(rows.at(c + u), factors.at((c + u) * nr))
-                for line in range(0, UNROLL * nr // _AHEAD, _LINE):
+            with code.loop(v) as c:
+                step(rows.at(c), factors.at(c * nr))
+                for line in range(0, nr // _AHEAD, _LINE):
                     ahead.at((b * v + c) * (nr // _AHEAD) + line).prefetch()
         if tail:
             rows, factors = V.at(block * full), U.at(full * v * nr)
