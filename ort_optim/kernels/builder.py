@@ -396,7 +396,7 @@ class Int:
             return self.code.integer(a % b)
         return Int(self.code, self.code.ir.urem(self.ir, other.ir))
 
-    def ceildiv(self, other: int) -> Int:
+    def ceildiv(self, other: Int | int) -> Int:
         """Quotient rounded up, of numbers that are not negative."""
         return (self + (other - 1)) // other
 
@@ -564,6 +564,11 @@ class Vec:
         name = f"llvm.sqrt.v{self.code.lanes}f32"
         return Vec(self.code, self.code.intrinsic(name, self.ir))
 
+    def first_whole(self) -> Int:
+        """Lane 0, which holds a whole number."""
+        first = self.code.ir.extract_element(self.ir, I32(0))
+        return Int(self.code, self.code.ir.fptosi(first, I64))
+
     def lane(self, index: int) -> Vec:
         """One lane, in all lanes."""
         return self.code.shuffle(self, self, [index] * self.code.lanes)
@@ -603,6 +608,11 @@ class Address:
     def fill(self) -> Vec:
         """The one number here, in all lanes."""
         return _filled(self.code, self.code.ir.load(self.ir, align=FLOAT_BYTES, typ=F32))
+
+    def load_whole(self) -> Int:
+        """The one number here, which is whole."""
+        number = self.code.ir.load(self.ir, align=FLOAT_BYTES, typ=F32)
+        return Int(self.code, self.code.ir.fptosi(number, I64))
 
     def store(self, vector: Vec) -> None:
         """Write a vector from here on."""

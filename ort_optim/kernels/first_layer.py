@@ -42,7 +42,7 @@ class FirstLayer:
 
     def tiles(self, conv: ConvSpec, isa: Isa) -> Iterator[Tile]:
         """As `ConvTemplate`."""
-        return panel_tiles(conv, isa)
+        return panel_tiles(conv, isa, single=True)
 
     def demand(self, conv: ConvSpec, tile: Tile, isa: Isa) -> Demand:
         """As `ConvTemplate`."""

@@ -13,33 +13,58 @@ from ort_optim.kernels.builder import FLOAT_BYTES, Isa
 from ort_optim.kernels.panels import Panels
 from ort_optim.kernels.spec import ConvSpec
 
-SHAPES = {32: ((14, 2), (9, 3), (6, 4), (28, 1)), 16: ((6, 2), (4, 3), (12, 1))}
-"""By vector registers, tiles (mr, nv) that fit: mr * nv sums, nv weights and one number of x."""
+SHAPES = {32: ((14, 2), (6, 4), (9, 3), (28, 1)), 16: ((6, 2), (4, 3), (12, 1))}
+"""By vector registers, tiles (mr, nv) that fit: mr * nv sums, nv weights and one number of x. The
+first reads weights least often, which counts where they come from L2."""
+
+NARROW = {32: ((6, 4), (14, 2), (9, 3), (28, 1)), 16: ((6, 2), (4, 3), (12, 1))}
+"""The same for short sums and for widths that are not known: more vectors share a number of x, and
+there are fewer widths to write code for. (1x1 32->32 @52: 233 GFLOP/s with 6x4, 213 with 14x2.)"""
 
 SHARED = {32: ((14, 1), (24, 1)), 16: ((8, 1), (10, 1))}
 """The same where groups share vectors: each vector then reads other numbers of x."""
 
-BLOCK_FLOATS = 1 << 16
-"""What a block reads of x: 256 KiB, which leave room in L2 for the panel."""
+FIRST = {32: ((8, 2), (10, 2), (14, 2)), 16: ((4, 2), (6, 2))}
+"""The same for sums over few channels, taken one by one: the taps of a row fit in beside the sums.
+(3x3 3->64 @224: 236 GFLOP/s with 8x2, 212 with 14x2.)"""
 
-LARGEST_BLOCK = 1 << 14
+FIRST_VECTOR = {32: ((14, 1), (24, 1)), 16: ((8, 1), (10, 1))}
+"""The same where one vector holds all output channels."""
+
+SHORT_SUM = 128
+"""Steps up to which a sum counts as short."""
+
+BLOCK_FLOATS = 1 << 18
+"""What a block reads of x: 1 MiB. x streams through L2 in any case; what counts is that a panel's
+weights are read from memory once for many pixels. (1x1 192->128 @56: 237 GFLOP/s with 4096 pixels,
+234 with 1024, 219 with 256.)"""
+
+SMALLEST_BLOCK, LARGEST_BLOCK = 256, 1 << 14
+
+STAGED_PIXELS = 1 << 12
+"""Pixels of a block of a first layer, whose rows of x are copied first and stay in L2."""
 
 
-def panel_tiles(conv: ConvSpec, isa: Isa) -> Iterator[Tile]:
-    """Tile sizes, likely best first."""
-    whole = _block(conv)
-    shared = Panels(conv, 1, isa.lanes).shared
-    table = SHARED if shared else SHAPES
-    shapes = table[max(each for each in table if each <= isa.registers)]
-    for mr, nv in shapes:
-        for px in (whole, max(whole // 4, 64), min(whole * 4, LARGEST_BLOCK)):
+def panel_tiles(conv: ConvSpec, isa: Isa, *, single: bool = False) -> Iterator[Tile]:
+    """Tile sizes, likely best first. `single` as in `Panels`."""
+    if single:
+        table = FIRST_VECTOR if conv.Cout <= isa.lanes else FIRST
+    elif Panels(conv, 1, isa.lanes).shared:
+        table = SHARED
+    elif conv.Cin * conv.KH * conv.KW <= SHORT_SUM or conv.W is None:
+        table = NARROW
+    else:
+        table = SHAPES
+    whole = _block(conv) if not single else STAGED_PIXELS
+    for mr, nv in table[max(each for each in table if each <= isa.registers)]:
+        for px in sorted({whole, max(whole // 4, SMALLEST_BLOCK)}, reverse=True):
             yield Tile((("mr", mr), ("nv", nv), ("px", px)))
 
 
 def _block(conv: ConvSpec) -> int:
     """Pixels of a block: a power of two."""
     pixels = BLOCK_FLOATS // (conv.Cin * conv.strides[0] * conv.strides[1])
-    return min(max(1 << max(pixels, 1).bit_length() - 1, 64), LARGEST_BLOCK)
+    return min(max(1 << max(pixels, 1).bit_length() - 1, SMALLEST_BLOCK), LARGEST_BLOCK)
 
 
 def panel_check(conv: ConvSpec, tile: Tile, isa: Isa) -> str | None:

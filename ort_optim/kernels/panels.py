@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from functools import partial, reduce
 
 from ort_optim.kernels.base import Launch, Tile
-from ort_optim.kernels.builder import Address, Code, Int, Isa, Vec
+from ort_optim.kernels.builder import Address, Argument, Code, Int, Isa, Vec
 from ort_optim.kernels.epilogue import Epilogue
 from ort_optim.kernels.register_tile import (
     Reading,
@@ -363,7 +363,7 @@ class _Writer:
         self, tile: RegisterTile, job: _Job, row: Int, pixel: Int, taps: tuple[Int, Int]
     ) -> None:
         strides = self.steps.strides
-        arguments = (
+        arguments: tuple[Argument, ...] = (
             job.x.at(row=row * strides[0], pixel=pixel * strides[1]),
             job.w,
             job.y.at(row=row, pixel=pixel),
