@@ -87,7 +87,7 @@ def _parse_node(proto: NodeProto, scope: Scope) -> None:
         if not OLDEST_OPSET <= scope.opset <= NEWEST_OPSET:
             raise Refusal(f"operator set {scope.opset}")
         if proto.domain not in STANDARD_DOMAINS or proto.op_type not in OPERATORS:
-            raise Refusal("no code for this operator")
+            raise Refusal(f"no code for {proto.op_type}")
         if proto.op_type not in _SEVERAL_OUTPUTS and any(proto.output[1:]):
             raise Refusal("more than one output")
         if not proto.output or not proto.output[0]:
