@@ -84,7 +84,7 @@ class WinogradTemplate:
 
     def _run(self, conv: ConvSpec, mr: int, nr: int) -> int:
         """T: as many tiles as the second cache has room for, but four register tiles and 48, as
-        weights are read once for each run; where sizes are pinned, what leaves the least remainder."""
+        weights are read once a run; where sizes are pinned, what leaves the least remainder."""
         row_bytes = self.transform.positions * (conv.Cin + nr) * FLOAT_BYTES
         most = min(max(_L2_BYTES // row_bytes, 4 * mr, 48), _MOST_TILES) // mr * mr
         tiles = self._tiles(conv)
