@@ -21,7 +21,6 @@ from ort_optim.kernels.sizes import Size, Sizes
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.tensors import Halo, Layout
 
-
 _TILE_SIZE = re.compile(r"([A-Za-z]+)=(\d{1,9})")
 
 

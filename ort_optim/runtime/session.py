@@ -150,7 +150,7 @@ def _machine() -> Target:
 
 
 def _threads(options: ort.SessionOptions) -> int:
-    """Workers of the session's intra-op pool: as ORT does, the physical cores if none are stated."""
+    """Workers of the session's intra-op pool: like ORT, the physical cores if none are stated."""
     return int(options.intra_op_num_threads) or _machine().physical_cores
 
 

@@ -57,6 +57,11 @@ class Tiling:
     layout: str
     target: str
 
+    @property
+    def named(self) -> tuple[Sequence[str], ...]:
+        """The part of it that a region's name depends on: `target` says only where it is from."""
+        return self.template, self.tile, (self.layout,)
+
 
 def wrap(model: ModelProto, regions: Sequence[Region], tilings: Sequence[Tiling]) -> ModelProto:
     """A new model in which each region, found in `model` by `group`, is a call with its tiling.
@@ -128,11 +133,12 @@ class _Bodies:
         for node in region.nodes:
             body.append(NodeProto())
             body[-1].CopyFrom(node)
+        weights = [(name, self._tensor(name)) for name in region.weights]
         inputs = [
             *(Formal(n, False, element_type(types.get(n))) for n in region.activations),
-            *(Formal(n, True, self._tensor(n).data_type) for n in region.weights),
+            *(Formal(n, True, t.data_type, tuple(t.dims)) for n, t in weights),
         ]
-        name = body_name(body, inputs, region.outputs, self._imports)
+        name = body_name(body, inputs, region.outputs, self._imports, tiling.named)
         if name in self.functions:
             _keep_common_notes(self.functions[name].node, body)
         else:

@@ -1,6 +1,6 @@
-"""The name of a region's body: a hash of what it computes, and of nothing else.
+"""The name of a region: a hash of what it computes and of how, and of nothing else.
 
-body_name       R_<128 bits> of a body;  raises UnfitError for one that no region has
+body_name       R_<128 bits> of a region;  raises UnfitError for one that no region has
 Formal          an input of a body, as far as its name depends on it
 unfit           why a node can't be part of a body
 operator_sets   the versions that a list of imports states
@@ -11,14 +11,16 @@ items. The body is the list of
 
     the text "ort_optim region 1"
     [domain, version] of each operator set that a node is of, sorted; "ai.onnx" is ""
-    [1 if the input is constant at each call else 0, element type] of each input
+    [1 if the input is constant at each call else 0, element type, dims if constant] of each input
     each node: [domain, operator, attributes, inputs, outputs]
     the numbers of the outputs
+    the lists of texts that say how it is tiled
 
 Attributes are [name, type, value], sorted by name; a float is the bytes of its little-endian
 binary32, a tensor is [element type, dims, raw bytes]. Tensors of the body are numbers: the inputs
 from 1, then what the nodes give in order; 0 stands for one left out. Names of tensors and nodes,
-doc strings, metadata, weights and shapes are not in it.
+doc strings, metadata, the values of weights and the shapes of activations are not in it. ONNX
+Runtime knows a custom operator by its name alone, so what its code depends on must be in the name.
 """
 
 from __future__ import annotations
@@ -49,11 +51,13 @@ class UnfitError(ValueError):
 
 @dataclass(frozen=True)
 class Formal:
-    """An input of a body: its name there, whether it is constant, its TensorProto.DataType."""
+    """An input of a body: its name there, whether it is constant, its TensorProto.DataType, and the
+    dimensions of a constant."""
 
     name: str
     is_constant: bool
     element_type: int
+    dims: tuple[int, ...] = ()
 
 
 def body_name(
@@ -61,6 +65,7 @@ def body_name(
     inputs: Sequence[Formal],
     outputs: Sequence[str],
     imports: Mapping[str, int],
+    tiling: Sequence[Sequence[str]] = (),
 ) -> str:
     """The name of a body under the model's operator sets. Raises UnfitError with the reason."""
     if len(nodes) > MOST_NODES:
@@ -84,9 +89,10 @@ def body_name(
         [
             MARK.encode(),
             [[domain, imports[domain.decode()]] for domain in domains],
-            [[int(formal.is_constant), formal.element_type] for formal in inputs],
+            [[int(f.is_constant), f.element_type, list(f.dims)] for f in inputs],
             encoded_nodes,
             given,
+            [[text.encode() for text in texts] for texts in tiling],
         ],
         parts,
     )

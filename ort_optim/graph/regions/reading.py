@@ -92,11 +92,13 @@ def calls(model: ModelProto) -> list[Call]:
 
 def verify_name(call: Call) -> str | None:
     """Why the call is not what its name says, None if it is."""
+    said = call.tiling.named if call.tiling else ()
+    outputs = list(call.function.output)
     try:
-        name = body_name(call.function.node, call.inputs, list(call.function.output), call.imports)
+        name = body_name(call.function.node, call.inputs, outputs, call.imports, said)
     except UnfitError as error:
         return str(error)
-    return None if name == call.function.name else "the body is not the one that its name says"
+    return None if name == call.function.name else "it is not the one that its name says"
 
 
 def sound_calls(model: ModelProto) -> SoundCalls:
@@ -106,16 +108,17 @@ def sound_calls(model: ModelProto) -> SoundCalls:
     """
     found = calls(model)
     refused: dict[str, str] = {}
-    sound: dict[tuple[str, tuple[Formal, ...]], str | None] = {}
+    sound: dict[tuple[str, tuple[Formal, ...], Tiling | None], str | None] = {}
     for call in found:
         name = call.function.name
         if name in refused:
             continue
         reason = call.problem
         if reason is None:
-            if (name, call.inputs) not in sound:
-                sound[name, call.inputs] = verify_name(call)
-            reason = sound[name, call.inputs]
+            said = name, call.inputs, call.tiling
+            if said not in sound:
+                sound[said] = verify_name(call)
+            reason = sound[said]
         if reason is not None:
             refused[name] = reason
     return SoundCalls(tuple(c for c in found if c.function.name not in refused), refused)
@@ -136,8 +139,8 @@ class _Reader:
         self._model = model
         self._imports = operator_sets(model.opset_import)
         self._inputs = {value.name for value in model.graph.input}
-        self._constants: dict[str, int] = {
-            tensor.name: tensor.data_type
+        self._constants: dict[str, tuple[int, tuple[int, ...]]] = {
+            tensor.name: (tensor.data_type, tuple(tensor.dims))
             for tensor in model.graph.initializer
             if tensor.name not in self._inputs
         }
@@ -145,7 +148,7 @@ class _Reader:
             if is_constant(node):
                 tensor = constant_tensor(node)
                 if tensor is not None:
-                    self._constants[node.output[0]] = tensor.data_type
+                    self._constants[node.output[0]] = tensor.data_type, tuple(tensor.dims)
         self._types = _types(model.graph)
         self._is_inferred = False
         self._overridden = {
@@ -176,7 +179,8 @@ class _Reader:
 
     def _formal(self, name: str, given: str) -> Formal:
         if given in self._constants:
-            return Formal(name, True, self._constants[given])
+            element, dims = self._constants[given]
+            return Formal(name, True, element, dims)
         if given not in self._types and not self._is_inferred:
             self._is_inferred = True
             self._types = _inferred_types(self._model) | self._types
