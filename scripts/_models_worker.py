@@ -13,7 +13,6 @@ also runs in an environment that has onnxruntime and a peer but not our package.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -52,18 +51,16 @@ def open_plain(path: str, threads: int) -> ort.InferenceSession:
     return ort.InferenceSession(path, options_for(threads), PROVIDERS)
 
 
-def has_library() -> bool:
-    """Whether this package has kernels of its own to bring."""
-    return importlib.util.find_spec(SESSION_MODULE) is not None
-
-
 def open_ours(path: str, threads: int) -> ort.InferenceSession:
-    """A session with our library, or a plain one where there is none."""
-    if not has_library():
-        return open_plain(path, threads)
+    """A session with our library."""
     ours = importlib.import_module(SESSION_MODULE)
     options = ours.session_options(path, base=options_for(threads))
     return ort.InferenceSession(path, options, PROVIDERS)
+
+
+def region_count(session: ort.InferenceSession) -> int:
+    """How many regions our code runs in a session."""
+    return len(importlib.import_module(SESSION_MODULE).stats(session).regions)
 
 
 def feeds_for(session: ort.InferenceSession, shapes: dict[str, list[int]]) -> dict[str, Any]:
@@ -125,7 +122,8 @@ def pair(job: dict[str, Any]) -> dict[str, Any]:
     a: Run = lambda: sessions["a"].run(None, feeds)  # noqa: E731
     b: Run = lambda: sessions["b"].run(None, kept)  # noqa: E731
     far = distance(a(), b())
-    return {"status": "timed", "library": has_library(), **far, **in_turn(a, b, job)}
+    regions = region_count(sessions["b"])
+    return {"status": "timed", "regions": regions, **far, **in_turn(a, b, job)}
 
 
 def rival(job: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +194,7 @@ def footprint(job: dict[str, Any]) -> dict[str, Any]:
     `private_bytes` leaves out pages that are backed by files and can be dropped by the system.
     """
     memory = importlib.import_module("psutil").Process().memory_info
-    if job["ours"] and has_library():
+    if job["ours"]:
         importlib.import_module(SESSION_MODULE)
     before = memory()
     start = time.perf_counter()

@@ -124,7 +124,7 @@ def time_pairs(worker: Worker, job: dict[str, Any], seconds: float) -> dict[str,
         "pairs": ratio.rounds,
         "max_abs": answer["max_abs"],
         "max_rel": answer["max_rel"],
-        "library": answer.get("library"),
+        "regions": answer.get("regions"),
     }
 
 
@@ -200,17 +200,25 @@ def below_bound(record: dict[str, Any]) -> bool:
 
 def to_markdown(records: list[dict[str, Any]], peers: list[str]) -> str:
     """Times and errors, then memory and creation times."""
-    heads = ["model", "threads", "ORT (ms)", "ours (ms)", "ratio (95% interval)", "wanted"]
+    heads = [
+        "model",
+        "threads",
+        "regions",
+        "ORT (ms)",
+        "ours (ms)",
+        "ratio (95% interval)",
+        "wanted",
+    ]
     heads += ["max error", *(f"{peer} (ms)" for peer in peers)]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for r in records:
         if "ratio" in r:
-            cells = [f"{r['ort_ms']:.2f}", f"{r['ms']:.2f}"]
+            cells = [str(r["regions"]), f"{r['ort_ms']:.2f}", f"{r['ms']:.2f}"]
             cells += [f"{r['ratio']:.2f} ({r['low']:.2f} to {r['high']:.2f})", str(wanted(r))]
             cells += [f"{r['max_abs']:.1e}"]
         else:
             plain = next((p["ort_ms"] for p in r["peers"].values() if "ort_ms" in p), None)
-            cells = [f"{plain:.2f}" if plain else "", "", r.get("failure", ""), "", ""]
+            cells = ["", f"{plain:.2f}" if plain else "", "", r.get("failure", ""), "", ""]
         for peer in peers:
             figures = r["peers"].get(peer, {})
             shown = f"{figures['ms']:.2f} (x{figures['ratio']:.2f})" if "ms" in figures else ""
