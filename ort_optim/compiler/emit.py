@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from ort_optim.compiler.layers import AveragePool, GlobalAveragePool, MaxPool, Op, Pad
-from ort_optim.compiler.scope import Refusal
+from ort_optim.compiler.layers import (
+    AveragePool,
+    Elementwise,
+    GlobalAveragePool,
+    MaxPool,
+    Op,
+    Pad,
+    Resize,
+)
 from ort_optim.kernels.base import Launch
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.elementwise import launch_elementwise
 from ort_optim.kernels.epilogue import Epilogue
 from ort_optim.kernels.padding import launch_pad
 from ort_optim.kernels.pooling import GlobalPool, Pool, launch_global_pool, launch_pool
-from ort_optim.kernels.sizes import Sizes
+from ort_optim.kernels.resampling import launch_resample
 from ort_optim.kernels.tensors import Layout
 
 
-def launch(op: Op, isa: Isa, epilogue: Epilogue, x: Layout, y: Layout) -> Launch:
-    """The kernel of an operation x -> y, both blocked."""
+def launch(op: Op, epilogue: Epilogue, x: Layout, y: Layout) -> Launch:
+    """The kernel of an operation x -> y, both blocked; a Pad has no epilogue."""
     if isinstance(op, Pad):
         sizes = x.N.sizes
         top, left, _, _ = op.pads
@@ -33,9 +40,7 @@ def launch(op: Op, isa: Isa, epilogue: Epilogue, x: Layout, y: Layout) -> Launch
             epilogue=epilogue,
         )
         return launch_pool(pool, x, y)
-    raise Refusal(f"no kernel for {type(op).__name__}")
-
-
-def pack_channels(isa: Isa, channels: int, sizes: Sizes) -> tuple[Launch, int]:
-    """How a constant with one number per channel is packed, and into how many bytes."""
-    raise Refusal("no kernel for constants")
+    if isinstance(op, Resize):
+        return launch_resample(op.mode, op.coordinates, op.nearest, op.scales, epilogue, x, y)
+    assert isinstance(op, Elementwise)
+    return launch_elementwise(epilogue, x, y)

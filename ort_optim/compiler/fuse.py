@@ -25,10 +25,11 @@ from ort_optim.compiler.layers import (
     Layer,
     LayerGraph,
     MaxPool,
+    Resize,
 )
 from ort_optim.kernels.epilogue import Operation
 
-HOSTS = (Convolution, Elementwise, MaxPool, AveragePool, GlobalAveragePool)
+HOSTS = (Convolution, Elementwise, MaxPool, AveragePool, GlobalAveragePool, Resize)
 """Operations that apply an epilogue."""
 
 _ALPHA, _BETA = 1 / 6, 0.5  # of the hard sigmoid in hard_swish

@@ -25,6 +25,7 @@ from ort_optim.kernels.base import ConvTemplate, Launch, Tile
 from ort_optim.kernels.borders import launch_clear_halo, launch_export, launch_import
 from ort_optim.kernels.builder import FLOAT_BYTES, Isa
 from ort_optim.kernels.channels import launch_copy_channels
+from ort_optim.kernels.elementwise import launch_pack_channels
 from ort_optim.kernels.epilogue import Epilogue
 from ort_optim.kernels.sizes import Size
 from ort_optim.kernels.tensors import Halo, Layout, blocked, nchw, no_halo
@@ -331,7 +332,7 @@ class _Lowering:
                 layer.op.spec, choice.tile, self.isa, epilogue, x.layout, y.layout
             )
         else:
-            launch = emit.launch(layer.op, self.isa, epilogue, x.layout, y.layout)
+            launch = emit.launch(layer.op, epilogue, x.layout, y.layout)
         self._step(launch, tensors, layer.label, packed)
 
     def _packed_weights(self, layer: Layer, op: Convolution, choice: Choice) -> int:
@@ -343,7 +344,7 @@ class _Lowering:
 
     def _packed_channels(self, weight: Weight) -> int:
         channels = max(weight.dims)
-        launch, size = emit.pack_channels(self.isa, channels, self.sizes)
+        launch, size = launch_pack_channels(self.isa, channels, self.sizes)
         return self._pack(launch, {"x": weight}, size, "Constant")
 
     def _pack(self, launch: Launch, inputs: Mapping[str, Weight], size: int, label: str) -> int:

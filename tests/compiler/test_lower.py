@@ -109,6 +109,60 @@ def test_gates_that_are_one_number_per_image_and_channel(isa: Isa) -> None:
     check(model, isa, plainly, (3, 12, 5, 6), (3, 12, 1, 1))
 
 
+UNARY: dict[str, dict[str, float | str]] = {
+    "Relu": {}, "LeakyRelu": {"alpha": 0.2}, "Elu": {}, "Sigmoid": {}, "HardSigmoid": {},
+    "HardSwish": {}, "Tanh": {}, "Mish": {}, "Gelu": {}, "Erf": {}, "Exp": {}, "Abs": {}, "Neg": {},
+}  # fmt: skip
+
+
+@ISAS
+@pytest.mark.parametrize("fused", [True, False])
+def test_functions(isa: Isa, fused: bool) -> None:
+    net = Net(opset=20)
+    x = net.input(None, 20, None, None)
+    a = net.conv(x, 20, 20) if fused else x
+    outputs = [net.add(op, a, **attributes) for op, attributes in UNARY.items()]
+    low, high = net.constant(-0.5), net.constant(0.75)
+    slopes, factors = net.weights(20, 1, 1), net.weights(1, 20, 1, 1)
+    outputs += [
+        net.add("Clip", a, low, high),
+        net.add("Min", a, high),
+        net.add("Max", a, low),
+        net.add("PRelu", a, slopes),
+        net.add("PRelu", a, high),
+        net.add("Sub", low, a),
+        net.add("Sub", a, low),
+        net.add("Div", a, high),
+        net.add("Mul", factors, a),
+        net.add("Sub", slopes, a),
+        net.add("Div", a, factors),
+        net.add("Min", a, x),
+        net.add("Max", a, x),
+        net.add("Sub", a, x),
+        net.add("Sqrt", net.add("Abs", a)),
+    ]
+    check(net.model(*outputs), isa, plainly, (2, 20, 3, 5), rtol=1e-5)
+
+
+@ISAS
+def test_sizes_that_change(isa: Isa) -> None:
+    net = Net()
+    x = net.input(None, 20, None, None)
+    a = net.conv(x, 20, 20, 3)
+    scales = net.constant(np.array([1, 1, 2, 1.5], np.float32))
+    none = ""
+    outputs = [
+        net.add("Relu", net.add("Resize", a, none, scales)),
+        net.add("Resize", a, none, scales, mode="linear"),
+        net.add(
+            "Resize", a, none, scales, mode="linear", coordinate_transformation_mode="align_corners"
+        ),
+        net.add("Pad", a, net.constant(np.array([0, 0, 1, 2, 0, 0, 3, 0])), mode="reflect"),
+        net.add("Pad", a, net.constant(np.array([0, 0, 1, 2, 0, 0, 3, 0])), net.constant(2.5)),
+    ]
+    check(net.model(*outputs), isa, plainly, (2, 20, 6, 7))
+
+
 def test_a_chain_lives_in_two_slots() -> None:
     net = Net()
     y = net.input(1, 16, 8, 8)
