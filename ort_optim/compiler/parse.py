@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from ort_optim.compiler.layers import LayerGraph
+from ort_optim.compiler.layers import Convolution, LayerGraph
 from ort_optim.compiler.operators import OPERATORS
 from ort_optim.compiler.scope import Node, Refusal, Scope, TensorFact
 from ort_optim.graph.regions.wiring import constant_tensor, is_constant
 from ort_optim.graph.shapes import infer
 from ort_optim.graph.skeleton import skeleton_model
 from ort_optim.graph.walk import STANDARD_DOMAINS
+from ort_optim.kernels.spec import ConvSpec
 
 OLDEST_OPSET = 6
 NEWEST_OPSET = 26
@@ -100,7 +101,13 @@ def _parse_node(proto: NodeProto, scope: Scope) -> None:
         raise Refusal(f"{proto.op_type}: {error}") from None
 
 
-def eligibility(model: ModelProto) -> Callable[[NodeProto], str | None]:
+Accept = Callable[[NodeProto, ConvSpec], str | None]
+"""Why a convolution that could be compiled is not to be; None if it is."""
+
+
+def eligibility(
+    model: ModelProto, accept: Accept = lambda node, spec: None
+) -> Callable[[NodeProto], str | None]:
     """For nodes of the model's main graph: why one may not be in a region, None if it may."""
     graph = infer(skeleton_model(model)).graph
     infos: list[ValueInfoProto] = [*graph.input, *graph.value_info, *graph.output]
@@ -113,7 +120,7 @@ def eligibility(model: ModelProto) -> Callable[[NodeProto], str | None]:
     opset = next((e.version for e in model.opset_import if e.domain in STANDARD_DOMAINS), 0)
 
     def reason(node: NodeProto) -> str | None:
-        return eligible(node, facts, constants, opset)
+        return eligible(node, facts, constants, opset, accept)
 
     return reason
 
@@ -123,6 +130,7 @@ def eligible(
     facts: Mapping[str, TensorFact],
     constants: Mapping[str, TensorProto],
     opset: int,
+    accept: Accept,
 ) -> str | None:
     """Why a node may not be in a region, None if it may.
 
@@ -144,7 +152,8 @@ def eligible(
         _parse_node(node, scope)
     except Refusal as error:
         return str(error).partition(": ")[2] or str(error)
-    return None
+    specs = [layer.op.spec for layer in scope.layers if isinstance(layer.op, Convolution)]
+    return next((reason for spec in specs if (reason := accept(node, spec))), None)
 
 
 def fact_of(info: ValueInfoProto) -> TensorFact:
