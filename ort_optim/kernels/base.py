@@ -118,9 +118,13 @@ class Demand:
 class ConvTemplate(Protocol):
     """One way to compute a convolution. Stateless; instances stand in `kernels.TEMPLATES`."""
 
-    name: str
-    error_class: int
-    """0: summed as plainly as ORT does; larger: less exact (Winograd F(2x2) 1, F(4x4) 2)."""
+    @property
+    def name(self) -> str:
+        """What files and people call it."""
+
+    @property
+    def error_class(self) -> int:
+        """0: summed as plainly as ORT does; larger: less exact (Winograd F(2x2) 1, F(4x4) 2)."""
 
     def supports(self, conv: ConvSpec, isa: Isa) -> str | None:
         """None, or the reason why it can't compute this convolution."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -114,15 +115,14 @@ class WinogradTemplate:
 
     def demand(self, conv: ConvSpec, tile: Tile, isa: Isa) -> Demand:
         """As `ConvTemplate`."""
-        kernel, packing = self._kernel(conv, tile, Epilogue()), self._packing(conv, tile, True)
-        per_row, more = kernel.scratch_floats(isa.lanes)
+        packing = self._packing(conv, tile, True)
         tiles = self._tiles(replace(conv, N=1))
         tasks = None if tiles is None else -(-tiles // tile["T"])
         nr = tile["nv"] * isa.lanes
         return Demand(
             registers=_registers(tile),
-            l1_bytes=(min(nr, conv.Cout) + tile["mr"]) * conv.Cin * FLOAT_BYTES,
-            l2_bytes=(per_row * tile["T"] + more) * FLOAT_BYTES,
+            l1_bytes=(nr + tile["mr"]) * _L1_DEPTH * FLOAT_BYTES,
+            l2_bytes=(nr + tile["T"]) * conv.Cin * FLOAT_BYTES,
             packed_bytes=_packed_floats(packing, isa) * FLOAT_BYTES,
             tasks=tasks,
         )
@@ -251,6 +251,13 @@ for AVX-512. A miss costs little (weights are asked for ahead, V and M are read 
 Zen 5 takes the same 4.5 ms for T from 52 to 196, though V alone is 7 MB at 196."""
 
 
+_L1_DEPTH = 64
+"""Channels of a register tile's rows and of its panel that the first cache must hold at once: what
+is in flight and was asked for ahead. The second holds V at one position, and the panel: both are
+read again for each register tile. More of V and M there does not pay (see `_L2_BYTES`)."""
+
+
+@cache
 def _height(count: int, mr: int) -> int:
     """The register tile that does `count` rows soonest (as `winograd_kernel` finds it)."""
     return min(range(mr, 0, -1), key=lambda h: register_tile_cost(count, h))
