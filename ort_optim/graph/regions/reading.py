@@ -6,7 +6,8 @@ sound_calls    the calls that may be computed by code of ours, and why others ma
 
 Nothing here raises for anything that a parsed message can hold. A name that is wrong does no harm
 by itself, since code is made from the body alone: it only says that the file was not written by
-us, or was changed since.
+us, or was changed since. Whoever changes a file can make the name that fits, so what is said here
+of templates and tiles is still to be checked by who uses it.
 """
 
 from __future__ import annotations
@@ -105,20 +106,21 @@ def sound_calls(model: ModelProto) -> SoundCalls:
     """The calls whose names, attributes and surroundings are right.
 
     A custom op takes all calls of its name, so one call that is not sound rules the others out.
+    A name that does not fit is the reason only where nothing else is wrong.
     """
     found = calls(model)
     refused: dict[str, str] = {}
-    sound: dict[tuple[str, tuple[Formal, ...], Tiling | None], str | None] = {}
+    for call in found:
+        if call.problem is not None:
+            refused.setdefault(call.function.name, call.problem)
+    verified: set[tuple[str, tuple[Formal, ...], Tiling | None]] = set()
     for call in found:
         name = call.function.name
-        if name in refused:
+        said = name, call.inputs, call.tiling
+        if name in refused or said in verified:
             continue
-        reason = call.problem
-        if reason is None:
-            said = name, call.inputs, call.tiling
-            if said not in sound:
-                sound[said] = verify_name(call)
-            reason = sound[said]
+        verified.add(said)
+        reason = verify_name(call)
         if reason is not None:
             refused[name] = reason
     return SoundCalls(tuple(c for c in found if c.function.name not in refused), refused)

@@ -12,7 +12,8 @@ from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
 from ort_optim.engine import Engine, ModelSource
 from ort_optim.graph.functions import inline_functions
-from ort_optim.graph.regions import Grouping, Tiling, group, wrap
+from ort_optim.graph.regions import Grouping, Tiling, calls, group, wrap
+from ort_optim.graph.regions.naming import body_name
 from ort_optim.graph.regions.wiring import constant_tensor
 from ort_optim.graph.walk import STANDARD_DOMAINS
 
@@ -46,6 +47,17 @@ def wrapped(model: ModelProto) -> ModelProto:
     regions = grouped(model).regions
     result = wrap(model, regions, [tiling(len(region.anchors)) for region in regions])
     return ModelProto.FromString(result.SerializeToString())
+
+
+def forged(model: ModelProto) -> ModelProto:
+    """A copy with the names that fit what it says, as somebody makes it who knows how."""
+    made = ModelProto.FromString(model.SerializeToString())
+    for call in calls(made):
+        assert call.tiling is not None
+        body, outputs = call.function.node, list(call.function.output)
+        name = body_name(body, call.inputs, outputs, call.imports, call.tiling.named)
+        call.node.op_type = call.function.name = name
+    return made
 
 
 def inlined(model: ModelProto) -> ModelProto:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from ort_optim.engine import Engine
 from ort_optim.graph.regions import Region, Tiling, sound_calls, wrap
@@ -106,14 +108,27 @@ def test_what_only_regions_read_moves_into_their_bodies() -> None:
     assert list(after.graph.node[0].input) == ["x", "w", "v"]
 
 
-def test_equal_bodies_are_one_function_and_each_call_has_its_own_tiling() -> None:
+def test_equal_bodies_of_equal_tilings_and_weight_shapes_are_one_function() -> None:
+    before = model(BODIES["two regions with one body"])
+    regions = grouped(before).regions
+    one, other = (Tiling(("direct",), ("",), layout, "zen4") for layout in ("nchw16c", "nchw8c"))
+    elsewhere = replace(one, target="native")
+    assert len(wrap(before, regions, [one, elsewhere]).functions) == 1
+    assert len(wrap(before, regions, [one, other]).functions) == 2
+    before.graph.initializer[1].CopyFrom(
+        numpy_helper.from_array(np.zeros((8, 8, 3, 2), np.float32), "v")
+    )
+    assert len(wrap(before, regions, [one, one]).functions) == 2
+
+
+def test_each_call_says_how_it_is_tiled() -> None:
     before = model(BODIES["two regions with one body"])
     tilings = [
         Tiling(("winograd_f43",), ("t=56,g=64",), "nchw16c", "zen4"),
         Tiling(("direct",), ("",), "nchw8c", "native"),
     ]
     after = wrap(before, grouped(before).regions, tilings)
-    assert len(after.functions) == 1
+    assert len(after.functions) == 2
     found = sound_calls(after).calls
     assert [call.tiling for call in found] == tilings
     assert [call.weights for call in found] == [("w",), ("v",)]

@@ -8,9 +8,9 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from ort_optim.graph.regions import Formal
+from ort_optim.graph.regions import Formal, Tiling, wrap
 from ort_optim.graph.regions.naming import UnfitError, body_name, operator_sets, unfit
-from tests.graph.regions.harness import wrapped
+from tests.graph.regions.harness import grouped, wrapped
 from tests.passes.harness import model_of
 
 
@@ -48,7 +48,7 @@ def test_the_name_is_fixed_for_good() -> None:
     assert name_of(model()) == NAME  # files carry it: a change makes them strangers
 
 
-NAME = "R_b1526da42ec57db1902ebcea530b48d2"
+NAME = "R_adbd89045734ceb4dbd17425af36592d"
 
 
 def rename_everything(made: ModelProto) -> None:
@@ -91,7 +91,6 @@ SAME: dict[str, Callable[[ModelProto], object]] = {
     "the order of attributes": turn_attributes_round,
     "doc strings and metadata": say_where,
     "weights": lambda m: replace_initializer(m, 0, np.zeros((8, 8, 3, 3), np.float32)),
-    "shapes of weights": lambda m: replace_initializer(m, 0, np.zeros((8, 8, 5, 5), np.float32)),
     "sizes": resize,
     "how constants are stored": store_plainly,
     "the name of ONNX's domain": name_the_domain,
@@ -144,6 +143,7 @@ def make_ints(made: ModelProto) -> None:
 OTHER: dict[str, Callable[[ModelProto], object]] = {
     "a constant": lambda m: replace_initializer(m, 2, np.array(7, np.float32)),
     "the shape of a constant": lambda m: replace_initializer(m, 2, np.array([6], np.float32)),
+    "shapes of weights": lambda m: replace_initializer(m, 0, np.zeros((8, 8, 5, 5), np.float32)),
     "an attribute": lambda m: setattr(attribute(m, 2, "alpha"), "f", 0.2),
     "a list": lambda m: attribute(m, 0, "pads").ints.append(1),
     "the type of an attribute": make_ints,
@@ -166,6 +166,24 @@ def test_the_name_depends_on(what: str) -> None:
     made = model()
     OTHER[what](made)
     assert name_of(made) != name_of(model())
+
+
+def tiled_name(template: str, tile: str, layout: str, target: str) -> str:
+    made = model()
+    (region,) = grouped(made).regions
+    (function,) = wrap(made, [region], [Tiling((template,), (tile,), layout, target)]).functions
+    return function.name
+
+
+def test_the_name_depends_on_the_tiling_but_not_on_the_machine_it_is_from() -> None:
+    name = tiled_name("direct", "t=1", "nchw8c", "here")
+    assert tiled_name("direct", "t=1", "nchw8c", "there") == name
+    others = {
+        tiled_name("winograd_f43", "t=1", "nchw8c", "here"),
+        tiled_name("direct", "t=2", "nchw8c", "here"),
+        tiled_name("direct", "t=1", "nchw16c", "here"),
+    }
+    assert len(others | {name}) == 4
 
 
 def test_bytes_of_text_can_not_pass_for_structure() -> None:

@@ -13,7 +13,7 @@ from onnx import AttributeProto, ModelProto, TensorProto, helper
 
 from ort_optim.engine import Engine, EngineError
 from ort_optim.graph.regions import calls, sound_calls, verify_name
-from tests.graph.regions.harness import ops, tiling, wrapped
+from tests.graph.regions.harness import forged, ops, tiling, wrapped
 from tests.passes.harness import model_of
 
 
@@ -133,6 +133,10 @@ def change_weight_type(made: ModelProto) -> None:
     made.graph.initializer[0].data_type = TensorProto.FLOAT16
 
 
+def change_weight_shape(made: ModelProto) -> None:
+    made.graph.initializer[0].dims[2:] = [1, 9]
+
+
 def change_input_type(made: ModelProto) -> None:
     made.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
 
@@ -144,14 +148,14 @@ def unsort(made: ModelProto) -> None:
 
 
 CHANGES: dict[str, tuple[Change, str]] = {
-    "another operator": (lambda m: setattr(body_node(m, "Clip"), "op_type", "Relu"), "the body"),
+    "another operator": (lambda m: setattr(body_node(m, "Clip"), "op_type", "Relu"), "its name"),
     "another attribute": (
         lambda m: body_node(m, "Conv").attribute[0].ints.append(9),
-        "the body",
+        "its name",
     ),
     "another constant": (
         lambda m: setattr(body_node(m, "Constant").attribute[0].t, "raw_data", b"abcd"),
-        "the body",
+        "its name",
     ),
     "another name": (lambda m: setattr(m.functions[0], "name", "R_0"), ""),
     "no template": (drop_template, "no attribute 'template'"),
@@ -186,9 +190,19 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "a call in a function": (call_from_function, "in a function"),
     "a recursive call": (call_itself, "another one"),
     "an operator overridden": (put_function_in_place_of_conv, "another one"),
-    "a variable weight": (make_weight_variable, "the body"),
-    "a weight of another type": (change_weight_type, "the body"),
-    "an input of another type": (change_input_type, "the body"),
+    "a variable weight": (make_weight_variable, "its name"),
+    "a weight of another type": (change_weight_type, "its name"),
+    "an input of another type": (change_input_type, "its name"),
+    "a weight of another shape": (change_weight_shape, "its name"),
+    "another template": (
+        lambda m: call_attribute(m, "template").strings.__setitem__(0, b"winograd_f43"),
+        "its name",
+    ),
+    "another tile": (
+        lambda m: call_attribute(m, "tile").strings.__setitem__(0, b"t=1"),
+        "its name",
+    ),
+    "another layout": (lambda m: setattr(call_attribute(m, "layout"), "s", b"nchw8c"), "its name"),
     "an unsorted body": (unsort, "before it is made"),
     "an output that is an input": (
         lambda m: m.functions[0].output.__setitem__(0, "x"),
@@ -216,7 +230,7 @@ def test_a_call_that_was_tampered_with_is_refused_with_the_reason(what: str) -> 
     if what == "another name":  # then the call is one of nothing
         assert [call.node.op_type for call in found.calls] == [made.graph.node[2].op_type]
         made.graph.node[0].op_type = "R_0"
-        found, name, reason = sound_calls(made), "R_0", "the body"
+        found, name, reason = sound_calls(made), "R_0", "its name"
     assert reason in found.refused[name]
     assert name not in {call.function.name for call in found.calls}
 
@@ -232,6 +246,36 @@ def test_one_unsound_call_rules_out_all_of_its_name() -> None:
     found = sound_calls(made)
     assert not found.calls
     assert len(found.refused) == 1
+
+
+def test_the_target_is_no_part_of_the_name() -> None:
+    made = model()
+    call_attribute(made, "target").s = b"another machine"
+    found = sound_calls(made)
+    assert not found.refused
+    assert [call.tiling and call.tiling.target for call in found.calls] == [
+        "another machine",
+        "native",
+    ]
+
+
+def test_what_is_wrong_besides_the_name_is_what_is_said() -> None:
+    made = model()
+    made.graph.node.append(made.graph.node[0])
+    made.graph.node[-1].output[0] = "other"
+    made.graph.node[-1].overload = "o"
+    call_attribute(made, "tile").strings[0] = b"t=1"
+    assert "overloaded" in sound_calls(made).refused[made.graph.node[0].op_type]
+
+
+def test_whoever_knows_how_names_are_made_gets_past_the_name() -> None:
+    made = model()
+    call_attribute(made, "template").strings[0] = b"no_such_template"
+    change_weight_shape(made)
+    found = sound_calls(forged(made))
+    assert not found.refused
+    assert found.calls[0].tiling is not None
+    assert found.calls[0].tiling.template == ("no_such_template",)
 
 
 def test_a_body_of_too_many_nodes_is_refused() -> None:
@@ -286,4 +330,5 @@ def test_the_weights_may_be_of_any_size_for_the_reader() -> None:
     made = model()
     made.graph.initializer[0].ClearField("raw_data")
     made.graph.initializer[0].dims[0] = 1 << 40
-    assert len(sound_calls(made).calls) == 2
+    assert len(sound_calls(made).refused) == 2
+    assert len(sound_calls(forged(made)).calls) == 2
