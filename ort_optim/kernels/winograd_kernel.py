@@ -371,9 +371,9 @@ class _Writer:
                         for i in range(m):
                             for j in range(m):
                                 scratch.edge.at((i * m + j) * v).store(done[i][j])
-                        with code.loop(code.min(high, m)) as i, code.loop(code.min(wide, m)) as j:
-                            found = scratch.edge.at((i * m + j) * v).load()
-                            self._finish(found, [p.at(row=i, pixel=j) for p in here])
+                        with code.loop(code.min(high, m)) as r, code.loop(code.min(wide, m)) as q:
+                            found = scratch.edge.at((r * m + q) * v).load()
+                            self._finish(found, [p.at(row=r, pixel=q) for p in here])
 
             self._each_tile(first, count, tile)
 
