@@ -41,8 +41,8 @@ weights are read from memory once for many pixels. (1x1 192->128 @56: 237 GFLOP/
 
 SMALLEST_BLOCK, LARGEST_BLOCK = 256, 1 << 14
 
-STAGED_PIXELS = 1 << 12
-"""Pixels of a block of a first layer, whose rows of x are copied first and stay in L2."""
+STAGED_FLOATS = 1 << 16
+"""The same for a first layer, whose rows of x are copied first: 256 KiB, which stay in L2."""
 
 
 def panel_tiles(conv: ConvSpec, isa: Isa, *, single: bool = False) -> Iterator[Tile]:
@@ -55,15 +55,15 @@ def panel_tiles(conv: ConvSpec, isa: Isa, *, single: bool = False) -> Iterator[T
         table = NARROW
     else:
         table = SHAPES
-    whole = _block(conv) if not single else STAGED_PIXELS
+    whole = _block(conv, STAGED_FLOATS if single else BLOCK_FLOATS)
     for mr, nv in table[max(each for each in table if each <= isa.registers)]:
         for px in sorted({whole, max(whole // 4, SMALLEST_BLOCK)}, reverse=True):
             yield Tile((("mr", mr), ("nv", nv), ("px", px)))
 
 
-def _block(conv: ConvSpec) -> int:
-    """Pixels of a block: a power of two."""
-    pixels = BLOCK_FLOATS // (conv.Cin * conv.strides[0] * conv.strides[1])
+def _block(conv: ConvSpec, floats: int) -> int:
+    """Pixels of a block that reads so many floats: a power of two."""
+    pixels = floats // (conv.Cin * conv.strides[0] * conv.strides[1])
     return min(max(1 << max(pixels, 1).bit_length() - 1, SMALLEST_BLOCK), LARGEST_BLOCK)
 
 

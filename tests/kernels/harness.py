@@ -18,6 +18,9 @@ from ort_optim.kernels.builder import Isa
 from ort_optim.kernels.sizes import Size
 from ort_optim.kernels.tensors import Layout
 
+GUARD = 64
+"""Floats behind scratch memory that must stay as they are."""
+
 AVX512 = Isa.of(load_target("x86-64-v4"))
 AVX2 = Isa.of(load_target("x86-64-v3"))
 
@@ -66,11 +69,12 @@ class Compiled:
         numbers = (ctypes.c_int64 * max(1, len(kernel.values)))(
             *[values[name] for name in kernel.values]
         )
-        scratch = aligned(scratch_bytes // 4 + 16)
+        scratch = aligned(scratch_bytes // 4 + GUARD, np.nan)
         for task in range(tasks):
             self._function(
                 ctypes.addressof(pointers), ctypes.addressof(numbers), task, scratch.ctypes.data
             )
+        assert np.isnan(scratch[scratch_bytes // 4 :]).all(), "written beyond the scratch memory"
 
     def launch(self, launch: Launch, arrays: Mapping[str, int]) -> None:
         """Run a launch whose sizes are all known."""
