@@ -10,7 +10,7 @@ Where the search runs out of time, all passes that are still suspect are left ou
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -223,7 +223,7 @@ class Search:
         sources = (self.reference.source, self.source(candidate))
 
         def measure() -> Ratio:
-            last[:] = self._interleaved(sources, feeds, TIMING_RUNS)
+            last[:] = self.interleaved(sources, feeds)
             return compare_times(last[0], last[1])
 
         try:
@@ -235,16 +235,19 @@ class Search:
     def _can_time_original(self, feeds: Feeds) -> bool:
         if self._original_is_timed is None:
             try:
-                self._interleaved((self.reference.source,), feeds, runs=1)
+                self.interleaved((self.reference.source,), feeds, runs=1)
                 self._original_is_timed = True
             except (EngineError, WorkerError):
                 self._original_is_timed = False
         return self._original_is_timed
 
-    def _interleaved(
-        self, sources: tuple[ModelSource, ...], feeds: Feeds, runs: int
+    def interleaved(
+        self, sources: Sequence[ModelSource], feeds: Feeds, runs: int = TIMING_RUNS
     ) -> list[list[float]]:
-        """Times of fresh sessions, in ms, one list per model."""
+        """Times of fresh sessions, in ms, one list per model, under all of ORT's optimizations.
+
+        Raises EngineError or WorkerError where one can't be run.
+        """
         handles: list[int] = []
         try:
             for source in sources:

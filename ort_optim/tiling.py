@@ -50,14 +50,17 @@ class Tiled:
     regions: int
 
 
-def tile(model: ModelProto, target: Target) -> Tiled:
-    """Find the regions of a model and wrap them. Nothing is run, nothing is compiled."""
+def tile(model: ModelProto, target: Target, *, worst_error_class: int = 2) -> Tiled:
+    """Find the regions of a model and wrap them. Nothing is run, nothing is compiled.
+
+    Templates less exact than `worst_error_class` are not taken.
+    """
     isa = isa_of(target)
     if isinstance(isa, str):
         anchors = [node for node in model.graph.node if _is_anchor(node)]
         layers = tuple(TiledLayer(_label(n), n.op_type, None, isa, None) for n in anchors)
         return Tiled(model, layers, 0)
-    rule = _Rule(target, isa)
+    rule = _Rule(target, isa, worst_error_class)
     grouping = group(model, eligibility(model, rule.accept), _is_anchor)
     wrapped = wrap(model, grouping.regions, [rule.tiling(each) for each in grouping.regions])
     names = {
@@ -72,15 +75,16 @@ def tile(model: ModelProto, target: Target) -> Tiled:
 class _Rule:
     """The rule for one machine, and what it said of each node."""
 
-    def __init__(self, target: Target, isa: Isa) -> None:
+    def __init__(self, target: Target, isa: Isa, worst_error_class: int) -> None:
         self._isa = isa
+        self._worst = worst_error_class
         self._resources = Resources.of(target)
         self._target = fingerprint(target)
         self._said: dict[str, Choice] = {}
 
     def accept(self, node: NodeProto, conv: ConvSpec) -> str | None:
         """Why a convolution stays with ONNX Runtime, None if a template takes it."""
-        choice = choose(conv, self._resources, self._isa, TEMPLATES)
+        choice = choose(conv, self._resources, self._isa, TEMPLATES, worst_error_class=self._worst)
         self._said[node.output[0]] = choice
         return None if choice.template else choice.reason
 
