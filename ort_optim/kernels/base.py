@@ -114,6 +114,14 @@ class Demand:
     packed_bytes: int
     tasks: int | None
 
+    @property
+    def text(self) -> str:
+        """In words."""
+        return (
+            f"{self.registers} registers, {self.l1_bytes} bytes of L1, {self.l2_bytes} of L2, "
+            f"{self.packed_bytes} of memory"
+        )
+
 
 class ConvTemplate(Protocol):
     """One way to compute a convolution. Stateless; instances stand in `kernels.TEMPLATES`."""

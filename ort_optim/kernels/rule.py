@@ -206,6 +206,18 @@ class Resources:
             cores=target.cores or None,
         )
 
+    @property
+    def text(self) -> str:
+        """In words, as `Demand.text`."""
+
+        def known(number: int | None) -> str:
+            return "?" if number is None else str(number)
+
+        return (
+            f"{known(self.registers)} registers, {known(self.l1_bytes)} bytes of L1, "
+            f"{known(self.l2_bytes)} of L2, {known(self.packed_bytes)} of memory a layer"
+        )
+
     def shortage(self, demand: Demand) -> str | None:
         """None if they meet a demand, else the first that does not."""
         for name, wanted, found in (
