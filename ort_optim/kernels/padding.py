@@ -104,7 +104,7 @@ def launch_pad(
     sizes = x.N.sizes
     rows, tasks = split_rows(y.N, y.planes, y.H, y.W * (2 * y.lanes))
     if mode != "constant":
-        tasks = tasks.min(x.H * x.W)  # there is nothing to repeat in an empty image
+        tasks = tasks * (x.H * x.W).min(1)  # there is nothing to repeat in an empty image
     own = {"x.H": x.H, "x.W": x.W, "y.W": y.W, "top": top, "left": left}
     values = {**x.values("x"), **y.values("y"), **own, **rows}
     tail = x.C % x.lanes if mode == "constant" and number else 0

@@ -167,4 +167,5 @@ def launch_resample(
     sizes = {"x.H": x.H, "x.W": x.W, "OH": y.H, "OW": y.W}
     values = {**x.values("x"), **y.values("y"), **sizes, **rows}
     scratch = y.W.ceildiv(y.lanes) * (y.lanes * kernel.tables * FLOAT_BYTES)
-    return Launch(kernel, values, tasks.min(x.H * x.W), scratch)
+    empty = (x.H * x.W).min(1)  # there is nothing to take numbers from in an empty image
+    return Launch(kernel, values, tasks * empty, scratch)

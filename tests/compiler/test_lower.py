@@ -163,6 +163,17 @@ def test_sizes_that_change(isa: Isa) -> None:
     check(net.model(*outputs), isa, plainly, (2, 20, 6, 7))
 
 
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_one_pixel_becomes_many(mode: str) -> None:
+    net = Net()
+    a = net.conv(net.add("GlobalAveragePool", net.input(1, 32, 5, 5)), 32, 32)
+    scales = net.constant(np.array([1, 1, 33, 33], np.float32))
+    pads = net.constant(np.array([0, 0, 20, 20, 0, 0, 20, 20]))
+    wide = net.add("Resize", a, "", scales, mode=mode)
+    padded = net.add("Pad", a, pads, mode="edge")
+    check(net.model(wide, padded), AVX512, plainly, (1, 32, 5, 5), threads=4)
+
+
 def test_a_chain_lives_in_two_slots() -> None:
     net = Net()
     y = net.input(1, 16, 8, 8)
