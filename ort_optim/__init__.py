@@ -2,6 +2,7 @@
 
     import ort_optim
     report = ort_optim.optimize("in.onnx", "out.onnx")
+    session = ort_optim.InferenceSession("out.onnx")
 
 The names below are loaded when they are first used, so that importing the package costs nothing.
 """
@@ -18,24 +19,31 @@ if TYPE_CHECKING:
     from ort_optim.errors import InputError, OrtOptimError, VerificationError
     from ort_optim.pipeline import optimize
     from ort_optim.report.model import Report
+    from ort_optim.runtime.session import InferenceSession, session_options, stats
 
 _HOMES = {
     "Config": "ort_optim.config",
+    "InferenceSession": "ort_optim.runtime.session",
     "InputError": "ort_optim.errors",
     "OrtOptimError": "ort_optim.errors",
     "Report": "ort_optim.report.model",
     "VerificationError": "ort_optim.errors",
     "optimize": "ort_optim.pipeline",
+    "session_options": "ort_optim.runtime.session",
+    "stats": "ort_optim.runtime.session",
 }
 
 __all__ = [
     "Config",
+    "InferenceSession",
     "InputError",
     "OrtOptimError",
     "Report",
     "VerificationError",
     "__version__",
     "optimize",
+    "session_options",
+    "stats",
 ]
 
 

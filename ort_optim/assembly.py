@@ -12,11 +12,12 @@ import hashlib
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from typing import Any
 
 import numpy as np
+from onnx import ModelProto
 
 from ort_optim import report as reporting
 from ort_optim._version import __version__
@@ -24,10 +25,13 @@ from ort_optim.config import Config
 from ort_optim.graph import LoadedModel
 from ort_optim.graph.stats import count_ops, weight_stats
 from ort_optim.hardware import Target
+from ort_optim.kernels.rule import Resources
 from ort_optim.reference import shorten
 from ort_optim.report import Decision, ModelFacts, Report
 from ort_optim.rewriter import Candidate
 from ort_optim.search import Failure, Faithful, Fast, Timed
+from ort_optim.tiling import TiledLayer
+from ort_optim.trial import Trial
 from ort_optim.verify.inputs import InputPlan
 
 LIBRARIES = ("onnx", "onnxruntime", "onnx-graphsurgeon", "numpy")
@@ -39,7 +43,7 @@ class Outcome:
     """What the search ended with.
 
     `found` and `samples` are None where outputs could not be compared, for the given `reason`;
-    `fast` is None where nothing was timed.
+    `fast` is None where nothing was timed, `trial` where no regions were tried.
     """
 
     candidate: Candidate
@@ -47,6 +51,23 @@ class Outcome:
     samples: InputPlan | None = None
     found: Faithful | None = None
     fast: Fast | None = None
+    trial: Trial | None = None
+
+    @property
+    def is_tiled(self) -> bool:
+        """Whether the result has regions."""
+        return self.trial is not None and self.trial.kept
+
+    @property
+    def model(self) -> ModelProto:
+        """The result."""
+        return self.trial.tiled.model if self.trial and self.trial.kept else self.candidate.model
+
+    @property
+    def keeps_pace(self) -> bool:
+        """Whether the candidate agrees and nothing says that it is slower."""
+        agrees = self.found is not None and self.found.verdict.passed
+        return agrees and (self.fast is None or self.fast.keeps_pace)
 
 
 def decide(
@@ -70,6 +91,8 @@ def decide(
     if speed == "slower":
         return Decision(False, "the result is slower")
     model = outcome.candidate.model
+    if outcome.is_tiled and speed != "faster":
+        return Decision(True, "the result is faster with ort_optim's library")
     nodes_saved = before.node_count - sum(count_ops(model).values())
     bytes_saved = before.weights_bytes - weight_stats(model).size_bytes
     gains = [
@@ -132,6 +155,7 @@ def report(
         options=_plain(asdict(config)),
         target=reporting.TargetFacts(target.name, target.model, _plain(asdict(target))),
         repairs=tuple(repairs),
+        tiling=_tiling(outcome, target, threads),
         passes=tuple(
             reporting.PassSummary(p.name, p.applied, p.refused, p.seconds, candidate.rounds)
             for p in candidate.passes
@@ -149,7 +173,8 @@ def report(
 def _verification(outcome: Outcome) -> reporting.Verification:
     if outcome.found is None or outcome.samples is None:
         return reporting.Verification("unverified", reason=outcome.reason)
-    verdict = outcome.found.verdict
+    tiled = outcome.trial.verdict if outcome.trial and outcome.trial.kept else None
+    verdict = tiled or outcome.found.verdict
     return reporting.Verification(
         "passed" if verdict.passed else "failed",
         sets=verdict.sets,
@@ -172,8 +197,13 @@ def _verification(outcome: Outcome) -> reporting.Verification:
 def _timing(outcome: Outcome, threads: int) -> reporting.Timing:
     timed = outcome.fast.timed if outcome.fast else None
     undone = outcome.fast.undone if outcome.fast else ()
-    if not isinstance(timed, Timed):
-        return reporting.Timing("not timed", undone_passes=undone)
+    found = timed if isinstance(timed, Timed) else None
+    return replace(_timing_of(found, threads), undone_passes=undone)
+
+
+def _timing_of(timed: Timed | None, threads: int) -> reporting.Timing:
+    if timed is None:
+        return reporting.Timing("not timed")
     ratio = timed.ratio
     return reporting.Timing(
         ratio.verdict,
@@ -186,7 +216,44 @@ def _timing(outcome: Outcome, threads: int) -> reporting.Timing:
         ratio_high=ratio.high,
         runs=ratio.rounds,
         threads=threads,
-        undone_passes=undone,
+    )
+
+
+def _tiling(outcome: Outcome, target: Target, threads: int) -> reporting.Tiling:
+    trial = outcome.trial
+    if trial is None:
+        return reporting.Tiling()
+    return reporting.Tiling(
+        kept=trial.kept,
+        reason=trial.reason,
+        regions=trial.tiled.regions,
+        machine=Resources.of(target).text,
+        layers=tuple(map(_tiled_layer, trial.tiled.layers)),
+        timing=_timing_of(trial.timed, threads),
+        gain=trial.gain.ratio if trial.gain else None,
+    )
+
+
+def _tiled_layer(layer: TiledLayer) -> reporting.TiledLayer:
+    choice = layer.choice
+    inside = choice is not None and layer.region is not None
+    return reporting.TiledLayer(
+        node=layer.node,
+        op=layer.op,
+        layer_class=choice.layer_class if choice else "",
+        region=layer.region or "",
+        template=str(choice.template) if choice and inside else "",
+        tile=str(choice.tile) if choice and inside else "",
+        reason=layer.refusal or (choice.reason if choice else ""),
+        weighed=tuple(
+            reporting.Weighed(
+                each.template,
+                str(each.tile or ""),
+                each.demand.text if each.demand else "",
+                each.refusal or "taken",
+            )
+            for each in (choice.weighed if choice else ())
+        ),
     )
 
 

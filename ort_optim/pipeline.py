@@ -1,6 +1,6 @@
 """The straight line from a model file to an optimized one. Read this first.
 
-load -> repair -> rewrite and verify -> time -> decide -> save -> report
+load -> repair -> rewrite and verify -> time -> tile, verify, time -> decide -> save -> report
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ort_optim.errors import InputError, VerificationError, WorkerError
 from ort_optim.graph import LoadedModel, load_model
 from ort_optim.graph.functions import inline_functions
 from ort_optim.graph.leftovers import scratch_folder
+from ort_optim.graph.regions import weights_apart
 from ort_optim.graph.repair import pin_shapes, repair
 from ort_optim.graph.save import check_writable, clean_up, copy_model, save_model
 from ort_optim.hardware import Target, load_target
@@ -32,13 +33,15 @@ from ort_optim.reference import Reference, Unrunnable, open_reference, shorten
 from ort_optim.report import Report, check_report_path, write_report
 from ort_optim.rewriter import Plan, Rewriter
 from ort_optim.search import Faithful, Fast, Search
+from ort_optim.trial import try_tiling
 from ort_optim.verify.compare import Tolerance
 from ort_optim.verify.data import load_samples
 from ort_optim.verify.dimensions import check_pins
 from ort_optim.verify.inputs import Feeds, InputFailure, InputPlan, find_inputs
 from ort_optim.verify.judge import Verifier
 
-STAGES = ("load", "rewrite", "time", "save")
+STAGES = ("load", "rewrite", "time", "tile", "save")
+TILING = "tiling"  # what --disable calls the regions
 UNVERIFIED_MARK = "ort_optim.unverified"  # metadata key of a model that was rewritten unchecked
 
 Observer = Callable[[str], None]
@@ -112,6 +115,7 @@ class _Run:
             seconds = self.config.search_seconds
             search = Search(engine, rewriter, verifier, reference, threads, spill, seconds)
             outcome = self._search(search, samples, has_repairs=bool(repairs))
+            outcome = self._tiled(search, outcome, target, samples)
             self.warnings += search.notes
         else:
             reason = next(x.reason for x in (reference, samples) if isinstance(x, Unrunnable))
@@ -120,8 +124,14 @@ class _Run:
         with self._stage("save"):
             decision = assembly.decide(outcome, before, repairs, unverified=self.config.unverified)
             if decision.kept:
-                model, external = outcome.candidate.model, bool(original.data_files)
-                save_model(model, original.folder, self.destination, external=external)
+                model, external = outcome.model, bool(original.data_files)
+                save_model(
+                    model,
+                    original.folder,
+                    self.destination,
+                    external=external,
+                    apart=weights_apart(model),
+                )
             else:
                 if self.config.shapes:
                     self.warnings.append("--shape is not in OUT, which is the original")
@@ -210,6 +220,22 @@ class _Run:
         _unmark(found.candidate.model)
         return Outcome(found.candidate, samples=samples, found=found, fast=fast)
 
+    def _tiled(
+        self, search: Search, outcome: Outcome, target: Target, samples: InputPlan
+    ) -> Outcome:
+        """With regions for code of ours, if they pay."""
+        if TILING in self.config.disable or outcome.found is None or not outcome.keeps_pace:
+            return outcome
+        with self._stage("tile"):
+            trial = try_tiling(
+                search,
+                outcome.candidate.model,
+                target,
+                samples.feeds[0],
+                timing=self.config.timing,
+            )
+        return replace(outcome, trial=trial)
+
     def _unverified(self, rewriter: Rewriter, reason: str, plan: Plan) -> Outcome:
         """What becomes of a model whose outputs can't be compared."""
         if self.config.require_verify:
@@ -256,7 +282,7 @@ def _unmark(model: ModelProto) -> None:
 
 
 def _check_pass_names(disabled: frozenset[str]) -> None:
-    known = [each.name for each in PASSES]
+    known = [*(each.name for each in PASSES), TILING]
     for name in sorted(disabled - set(known)):
         raise InputError(f"--disable: no pass '{name}'; the passes are {', '.join(known)}")
 

@@ -22,9 +22,11 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"engine"}),
     frozenset({"compiler"}),
     frozenset({"runtime"}),
+    frozenset({"tiling"}),
     frozenset({"passes", "verify"}),
     frozenset({"reference", "rewriter"}),
     frozenset({"search"}),
+    frozenset({"trial"}),
     frozenset({"assembly"}),
     frozenset({"pipeline"}),
     frozenset({"cli"}),
@@ -38,7 +40,9 @@ SIBLINGS = {("report", "hardware"), ("hardware", "report")}
 TYPE_CHECKING_ONLY = {"__init__"}  # its imports happen when a name is first used
 
 DOORS = {
-    "onnxruntime": ("engine", "runtime/session.py"),  # our worker's sessions, and the user's own
+    # our worker's sessions, and the user's own
+    "onnxruntime": ("engine", "runtime/session.py", "runtime/reference.py"),
+    "onnxruntime_extensions": ("runtime/reference.py",),
     "onnx_graphsurgeon": ("graph/view.py",),
     "llvmlite.binding": ("compiler/llvm.py",),
 }

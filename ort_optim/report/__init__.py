@@ -19,9 +19,12 @@ from ort_optim.report.model import (
     Rewrite,
     StageSeconds,
     TargetFacts,
+    TiledLayer,
+    Tiling,
     Timing,
     ToolFacts,
     Verification,
+    Weighed,
 )
 from ort_optim.report.terminal import print_explain, print_report
 from ort_optim.report.write import check_report_path, write_report
@@ -38,9 +41,12 @@ __all__ = [
     "Rewrite",
     "StageSeconds",
     "TargetFacts",
+    "TiledLayer",
+    "Tiling",
     "Timing",
     "ToolFacts",
     "Verification",
+    "Weighed",
     "check_report_path",
     "print_explain",
     "print_report",

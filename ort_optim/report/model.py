@@ -5,6 +5,7 @@ ModelFacts      size, opset, ops and weights of one file
 PassSummary     what one pass did in all;  Rewrite, Refusal: node by node
 Verification    did the outputs agree?     OutputResult per output, Culprit per rewrite at fault
 Timing          original beside result
+Tiling          the regions that the native library runs; TiledLayer per convolution
 Decision        was the result kept?
 
 docs/report-schema.md explains every field for readers of the JSON. Fields may be added within a
@@ -176,6 +177,50 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Weighed:
+    """A template that the rule weighed: what it demands of the machine, and what came of it."""
+
+    template: str
+    tile: str
+    demand: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class TiledLayer:
+    """One convolution: its region and template, or why ONNX Runtime computes it.
+
+    `layer_class` is what the rule takes it for; `region` and `template` are "" where it stays.
+    """
+
+    node: str
+    op: str
+    layer_class: str = ""
+    region: str = ""
+    template: str = ""
+    tile: str = ""
+    reason: str = ""
+    weighed: tuple[Weighed, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Regions, which ort_optim's library computes in sessions that have it.
+
+    `kept` says whether OUT has them. `timing` is the original beside the result with the library;
+    `gain` is the result without it over the result with it. `machine` is what the rule went by.
+    """
+
+    kept: bool = False
+    reason: str = ""
+    regions: int = 0
+    machine: str = ""
+    layers: tuple[TiledLayer, ...] = ()
+    timing: Timing = Timing("not timed")
+    gain: float | None = None
+
+
+@dataclass(frozen=True)
 class Decision:
     """Whether OUT is the result (`kept`) or the original byte for byte, and why."""
 
@@ -191,6 +236,7 @@ class StageSeconds:
     rewrite: float = 0.0
     verify: float = 0.0
     time: float = 0.0
+    tile: float = 0.0
     save: float = 0.0
 
 
@@ -212,6 +258,7 @@ class Report:
     refusals: tuple[Refusal, ...] = ()
     warnings: tuple[str, ...] = ()
     seconds: StageSeconds = StageSeconds()
+    tiling: Tiling = Tiling()
     schema_version: int = SCHEMA_VERSION
 
     def to_dict(self) -> dict[str, JsonValue]:

@@ -24,6 +24,7 @@ from ort_optim.report.model import (
     Refusal,
     Report,
     Rewrite,
+    TiledLayer,
     TimingVerdict,
 )
 from ort_optim.report.units import (
@@ -102,6 +103,9 @@ def headline(report: Report, arrow: str = "->") -> str:
 
 
 def _speed_words(report: Report) -> str:
+    tiled = report.tiling.timing
+    if report.tiling.kept and tiled.verdict == "faster" and tiled.ratio is not None:
+        return f"{tiled.ratio:.2f}x faster with ort_optim"
     timing = report.timing
     if timing.verdict == "same":
         return "as fast as before"
@@ -130,6 +134,17 @@ def fact_rows(report: Report) -> list[Row]:
                 time_text(timing.median_result_ms),
                 f"{timing.ratio:.2f}x" if timing.ratio is not None else "-",
                 SPEED_MOODS[timing.verdict],
+            )
+        )
+    tiled = report.tiling.timing
+    if report.tiling.kept and tiled.ratio is not None:
+        rows.append(
+            Row(
+                "Latency with ort_optim",
+                time_text(tiled.median_original_ms),
+                time_text(tiled.median_result_ms),
+                f"{tiled.ratio:.2f}x",
+                SPEED_MOODS[tiled.verdict],
             )
         )
     return rows
@@ -165,10 +180,23 @@ def verdicts(report: Report) -> list[Verdict]:
         Verdict("warning", "undone", f"pass {printable(name)}: it made the model slower")
         for name in report.timing.undone_passes
     ]
+    if report.tiling.layers:
+        found.append(_tiling(report))
     found.append(_decision(report))
     found += [Verdict("neutral", "repaired", printable(repair)) for repair in report.repairs]
     found += [Verdict("warning", "warning", printable(text)) for text in report.warnings]
     return found
+
+
+def _tiling(report: Report) -> Verdict:
+    tiling = report.tiling
+    inside = sum(bool(layer.region) for layer in tiling.layers)
+    reason = printable(tiling.reason)
+    if not tiling.kept:
+        return Verdict("neutral", "not tiled", reason)
+    what = f"{inside} of {plural(len(tiling.layers), 'convolution')}"
+    where = plural(tiling.regions, "region")
+    return Verdict("good", "tiled", f"{what} in {where} for ort_optim's library; {reason}")
 
 
 def _undone(culprit: Culprit) -> str:
@@ -270,9 +298,9 @@ def _speed(report: Report) -> Verdict:
 
 
 def explanations(report: Report) -> list[Explanation]:
-    """Per pass, in the order they ran: totals, rewrites by number, refusals by reason.
+    """Per pass, in the order they ran: totals, rewrites by number, refusals by reason; then tiling.
 
-    Passes that only rewrites or refusals name come last.
+    Passes that only rewrites or refusals name come last of all passes.
     """
     rewrites: dict[str, list[Rewrite]] = defaultdict(list)
     refusals: dict[str, list[Refusal]] = defaultdict(list)
@@ -289,7 +317,38 @@ def explanations(report: Report) -> list[Explanation]:
             tuple(_by_reason(refusals[name])),
         )
         for name in {**summaries, **rewrites, **refusals}
+    ] + ([_tiling_explained(report)] if report.tiling.layers else [])
+
+
+def _tiling_explained(report: Report) -> Explanation:
+    """Each convolution: the demand of its template, what the machine has, and the verdict."""
+    layers = report.tiling.layers
+    inside = [layer for layer in layers if layer.region]
+    outside = [
+        Refusal("tiling", layer.node, layer.op, _weighed(layer) or layer.reason)
+        for layer in layers
+        if not layer.region
     ]
+    return Explanation(
+        "tiling",
+        f"{len(inside)} in regions, {len(outside)} left; the machine has {report.tiling.machine}",
+        tuple(
+            Rewrite(number, "tiling", "", layer.node, layer.op, _weighed(layer))
+            for number, layer in enumerate(inside, 1)
+        ),
+        tuple(_by_reason(outside)),
+    )
+
+
+def _weighed(layer: TiledLayer) -> str:
+    """Such as "3x3, stride 1: winograd_f43 T=52,nv=2 demands ...: taken"."""
+    said = [
+        f"{each.template} {each.tile} demands {each.demand}: {each.verdict}"
+        if each.demand
+        else f"{each.template}: {each.verdict}"
+        for each in layer.weighed
+    ]
+    return f"{layer.layer_class}: {'; '.join(said)}" if said else ""
 
 
 def _totals(
