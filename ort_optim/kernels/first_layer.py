@@ -13,10 +13,11 @@ import numpy as np
 from ort_optim.kernels.base import Demand, Launch, Packing, Tile
 from ort_optim.kernels.builder import Isa
 from ort_optim.kernels.epilogue import Epilogue
+from ort_optim.kernels.panel_launch import panel_launch
 from ort_optim.kernels.panel_reference import panel_reference
 from ort_optim.kernels.panel_tiles import panel_check, panel_demand, panel_tiles
 from ort_optim.kernels.panel_weights import pack_panels
-from ort_optim.kernels.panels import Panels, erased, panel_launch
+from ort_optim.kernels.panels import Panels, erased
 from ort_optim.kernels.sizes import Size, Sizes
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.tensors import Halo, Layout

@@ -10,7 +10,7 @@ import pytest
 from ort_optim.kernels.base import Tile
 from ort_optim.kernels.builder import Isa
 from ort_optim.kernels.epilogue import Epilogue, Operation
-from ort_optim.kernels.panels import PanelConv
+from ort_optim.kernels.panel_kernel import PanelConv
 from ort_optim.kernels.pointwise import Pointwise
 from ort_optim.kernels.sizes import Sizes
 from ort_optim.kernels.spec import ConvSpec
