@@ -12,21 +12,25 @@ region is left to ONNX Runtime, which runs the standard nodes in its body.
 from __future__ import annotations
 
 import functools
+import io
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnxruntime as ort
+from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
 from ort_optim.compiler.cache import CodeCache
-from ort_optim.errors import InputError
+from ort_optim.engine import Extension
+from ort_optim.errors import InputError, OrtOptimError
 from ort_optim.graph.regions import DOMAIN
 from ort_optim.hardware import Target, detect
 from ort_optim.runtime import library
+from ort_optim.runtime.outline import MalformedError, outline
 from ort_optim.runtime.prepare import Prepared, prepare
 from ort_optim.runtime.stats import ALL, REGISTRATION, SessionStats, entry, note, read_stats
 
@@ -36,7 +40,8 @@ SWITCH = "ORT_OPTIM_DISABLE"
 """Environment variable: anything but nothing and 0 leaves all regions to ONNX Runtime."""
 
 CPU = "CPUExecutionProvider"
-FOLDER_ENTRY = "session.model_external_initializers_file_folder_path"
+OUR_PROVIDERS = frozenset({CPU, "AzureExecutionProvider"})
+"""Execution providers beside which regions run; Azure's takes nodes of its own domain alone."""
 
 Model = str | os.PathLike[str] | bytes | ModelProto
 
@@ -62,25 +67,22 @@ def session_options(
 class InferenceSession(ort.InferenceSession):  # type: ignore[misc]
     """`onnxruntime.InferenceSession` with the regions of its model run by code of ours.
 
-    A file is read once, so the model that runs is the one that was looked at.
+    Takes what that takes; `sess_options` are completed as `session_options` does it.
     """
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | bytes,
+        path_or_bytes: str | os.PathLike[str] | bytes,
         sess_options: ort.SessionOptions | None = None,
         providers: Sequence[Any] | None = None,
+        provider_options: Sequence[Mapping[str, Any]] | None = None,
         **arguments: Any,
     ) -> None:
         options = ort.SessionOptions() if sess_options is None else sess_options
-        contents = model if isinstance(model, bytes) else _read(Path(model))
-        if not isinstance(model, bytes):
-            folder = str(Path(model).resolve().parent)
-            if entry(options, FOLDER_ENTRY) is None:
-                options.add_session_config_entry(FOLDER_ENTRY, folder)
-        _complete(options, _parsed(contents), providers)
-        chosen = [CPU] if providers is None else providers
-        super().__init__(contents, options, providers=chosen, **arguments)
+        _complete(options, _parsed(path_or_bytes), providers)
+        if providers is None and not _has_providers(options):
+            providers = [CPU]
+        super().__init__(path_or_bytes, options, providers, provider_options, **arguments)
 
 
 def stats(session: ort.InferenceSession) -> SessionStats:
@@ -97,21 +99,33 @@ def _complete(
         raise InputError(
             "these session options are those of another model: give fresh ones to each model"
         )
-    reason = _general_reason(providers)
+    reason = _general_reason(options, providers)
     if reason is not None:
-        log.warning("all regions are left to ONNX Runtime: %s", reason)
-        note(options, None, (), {ALL: reason})
-        return options
-    progress = _Progress()
-    prepared = prepare(model, _machine(), _threads(options), CodeCache(), progress=progress)
+        return _leave_all(options, reason)
+    try:
+        prepared = prepare(model, _machine(), _threads(options), CodeCache(), progress=_Progress())
+        registration = _register(options, prepared.extension)
+    except (OSError, RuntimeError, OrtOptimError) as error:  # no folder for code, a code file gone
+        return _leave_all(options, str(error))
     _tell(prepared)
-    registration = None
-    if prepared.extension is not None:
-        registration = library.stage(prepared.extension.blob)
-        options.register_custom_ops_library(os.fspath(prepared.extension.library))
-        if options.optimized_model_filepath:
-            log.warning("the optimized model that ONNX Runtime writes has no bodies of regions")
     note(options, registration, [plan.name for plan in prepared.plans], prepared.left)
+    return options
+
+
+def _register(options: ort.SessionOptions, extension: Extension | None) -> int | None:
+    """Let the session have the regions; the number of their registration."""
+    if extension is None:
+        return None
+    registration = library.stage(extension.blob)
+    options.register_custom_ops_library(os.fspath(extension.library))
+    if options.optimized_model_filepath:
+        log.warning("the optimized model that ONNX Runtime writes has no bodies of regions")
+    return registration
+
+
+def _leave_all(options: ort.SessionOptions, reason: str) -> ort.SessionOptions:
+    log.warning("all regions are left to ONNX Runtime: %s", reason)
+    note(options, None, (), {ALL: reason})
     return options
 
 
@@ -127,14 +141,21 @@ class _Progress:
             log.warning("compiling %d kernels for this machine, once", total)
 
 
-def _general_reason(providers: Sequence[Any] | None) -> str | None:
+def _general_reason(options: ort.SessionOptions, providers: Sequence[Any] | None) -> str | None:
     """Why no region of any model may run in this session."""
     if os.environ.get(SWITCH, "") not in ("", "0"):
         return f"{SWITCH} is set"
     names = [each if isinstance(each, str) else each[0] for each in providers or ()]
-    if others := [name for name in names if name != CPU]:
+    if others := [name for name in names if name not in OUR_PROVIDERS]:
         return f"{others[0]} may take them"
+    if not names and _has_providers(options):
+        return "the session options name execution providers"
     return library.unavailable_reason()
+
+
+def _has_providers(options: ort.SessionOptions) -> bool:
+    """Whether options name providers themselves; those of old versions can't."""
+    return hasattr(options, "has_providers") and bool(options.has_providers())
 
 
 def _tell(prepared: Prepared) -> None:
@@ -154,18 +175,14 @@ def _threads(options: ort.SessionOptions) -> int:
     return int(options.intra_op_num_threads) or _machine().physical_cores
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror or error}") from error
-
-
 def _parsed(model: Model) -> ModelProto:
+    """The model, without the larger weights of its main graph where it is not parsed yet."""
     if isinstance(model, ModelProto):
         return model
-    contents = model if isinstance(model, bytes) else _read(Path(model))
     try:
-        return onnx.load_model_from_string(contents)
-    except Exception as error:  # protobuf's own, of several classes
+        with io.BytesIO(model) if isinstance(model, bytes) else Path(model).open("rb") as file:
+            return onnx.load_model_from_string(outline(file))
+    except OSError as error:
+        raise InputError(f"{model!s} can't be read: {error.strerror or error}") from error
+    except (MalformedError, DecodeError, MemoryError) as error:
         raise InputError(f"the model can't be parsed: {error}") from error
