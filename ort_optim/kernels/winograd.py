@@ -91,8 +91,7 @@ class WinogradTemplate:
         tiles = self._tiles(conv)
         if not tiles:
             return most
-        runs = range(min(tiles, most), min(tiles, 2 * mr) - 1, -1)
-        return min(runs, key=lambda run: tiles // run * _cost(run, mr) + _cost(tiles % run, mr))
+        return _best_run(tiles, min(tiles, most), mr)
 
     def _tiles(self, conv: ConvSpec) -> int | None:
         """Tiles in all where H and W are pinned; of one image where N is not."""
@@ -255,6 +254,13 @@ _L1_DEPTH = 64
 """Channels of a register tile's rows and of its panel that the first cache must hold at once: what
 is in flight and was asked for ahead. The second holds V at one position, and the panel: both are
 read again for each register tile. More of V and M there does not pay (see `_L2_BYTES`)."""
+
+
+@cache
+def _best_run(tiles: int, most: int, mr: int) -> int:
+    """The length of runs, two register tiles to `most`, in which that many tiles cost least."""
+    runs = range(most, min(tiles, 2 * mr) - 1, -1)
+    return min(runs, key=lambda run: tiles // run * _cost(run, mr) + _cost(tiles % run, mr))
 
 
 @cache

@@ -48,13 +48,18 @@ def templates(**changes: Fake) -> list[ConvTemplate]:
     [
         (CONV, "winograd_f43"),
         (replace(CONV, H=None, W=None), "winograd_f43"),
-        (replace(CONV, H=2, W=2), "winograd_f23"),
+        (replace(CONV, H=2, W=2), "direct"),
+        (replace(CONV, H=8, W=8), "winograd_f43"),
+        (replace(CONV, Cout=128, H=8, W=8), "winograd_f23"),
+        (replace(CONV, Cout=128, N=None, H=8, W=8), "winograd_f23"),
+        (replace(CONV, Cout=128, N=2, H=8, W=8), "winograd_f43"),
+        (replace(CONV, Cout=128, H=None, W=8), "winograd_f43"),
         (replace(CONV, strides=(2, 2)), "direct"),
         (replace(CONV, dilations=(2, 2)), "direct"),
         (replace(CONV, group=2), "direct"),
         (replace(CONV, group=64), "depthwise"),
         (replace(CONV, Cin=3), "first_layer"),
-        (replace(CONV, Cin=8), "direct"),
+        (replace(CONV, Cin=8, Cout=1), "winograd_f43"),
         (replace(CONV, kernel=(1, 1), pads=(0, 0, 0, 0)), "pointwise"),
         (replace(CONV, transposed=True), "direct"),
     ],
@@ -97,7 +102,7 @@ def test_the_next_tile_is_tried_before_the_next_template() -> None:
     assert choice.tile == Tile((("t", 1),))
 
 
-@pytest.mark.parametrize("channels", [1, 15, 16, 255, 256, 4096])
+@pytest.mark.parametrize("channels", [1, 15, 16, 1023, 1024, 4096])
 def test_the_alternative_is_never_the_first_choice(channels: int) -> None:
     for kernel, pads in (((3, 3), (1, 1, 1, 1)), ((1, 1), (0, 0, 0, 0)), ((5, 5), (2, 2, 2, 2))):
         conv = ConvSpec(64, channels, kernel, pads=pads, N=1, H=28, W=28)
