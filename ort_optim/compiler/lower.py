@@ -39,6 +39,8 @@ class Choice:
     tile: Tile
 
 
+MOST_LABEL = 100
+
 Choices = Sequence[Choice]
 """One for each convolution of a region, in the body's order."""
 
@@ -277,8 +279,8 @@ class _Lowering:
         values: dict[str, Size] = {}
         for name, tensor in tensors.items():
             values |= tensor.layout.values(name)
-        text = f"{label}: {launch.kernel.name}"
-        self.steps.append(DraftStep(launch, pointers, values | dict(launch.values), text))
+        arguments = values | dict(launch.values)
+        self.steps.append(DraftStep(launch, pointers, arguments, _label(label, launch)))
 
     def _add_layer(self, layer: Layer) -> None:
         if isinstance(layer.op, Concat):
@@ -354,11 +356,17 @@ class _Lowering:
             zero, index = self.sizes.const(0), len(self.packed_bytes)
             pointers = {name: Reference("input", w.input, zero) for name, w in inputs.items()}
             pointers["packed"] = Reference("packed", index, zero)
-            text = f"{label}: {launch.kernel.name}"
+            text = _label(label, launch)
             self.pack_steps.append(DraftStep(launch, pointers, launch.values, text))
             self.packed_bytes.append(size)
             self.packed[key] = index
         return self.packed[key]
+
+
+def _label(layer: str, launch: Launch) -> str:
+    """The layer and its kernel, cut short: the native library takes up to 255 bytes."""
+    name = layer.encode("ascii", "replace").decode()
+    return f"{name[-MOST_LABEL:]}: {launch.kernel.name}"[: 2 * MOST_LABEL]
 
 
 def _epilogue(applied: Sequence[Applied]) -> Epilogue:

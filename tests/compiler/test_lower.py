@@ -228,6 +228,14 @@ def graph_of_one() -> LayerGraph:
     return graph
 
 
+def test_labels_are_short_whatever_the_nodes_are_called() -> None:
+    net = Net()
+    y = net.add("Relu", net.conv(net.input(1, 16, 8, 8), 16, 16))
+    net.nodes[0].name = "ü" * 400
+    for step in draft_of(net.model(y), AVX512, plainly).steps:
+        assert len(step.label.encode()) <= 255
+
+
 def test_choices_that_do_not_fit_are_refused_with_the_reason() -> None:
     assert lower(graph_of_one(), [], AVX512) == "0 choices for 1 convolutions"
     winograd, direct = find_template("winograd_f43"), find_template("direct")
