@@ -14,15 +14,17 @@ The answer: `times_us` of each variant that runs, ORT's as "ort"; `errors` (max 
 ours against ORT's; `refused` reasons of the others; `templates` and tiles of each session of ours.
 
 A variant that comes to the same templates and tiles as one before it shares its session and times.
-Runs alternate between the variants, inputs and outputs are bound once, so a time holds no copy and
-no allocation in Python. With several threads, those of a session stop spinning when its run ends
-(`session.force_spinning_stop`): else they would take the core from the next session.
+Each round runs every variant once, in an order drawn anew, so that none follows itself, with its
+weights in the caches, more often than others. Inputs and outputs are bound once, so a time holds no
+copy and no allocation in Python. With several threads, those of a session stop spinning when its
+run ends (`session.force_spinning_stop`): else they would take the core from the next session.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -113,9 +115,10 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
     times: dict[str, list[float]] = {name: [] for name in sessions}
     deadline = time.perf_counter() + job["seconds"] * len(sessions)
-    order = list(sessions)
+    order, draw = list(sessions), random.Random(0)
     for number in range(WARM_UP_RUNS + MOST_ROUNDS):
-        for name in order if number % 2 else order[::-1]:
+        draw.shuffle(order)
+        for name in order:
             taken = sessions[name].run_us()
             if number >= WARM_UP_RUNS:
                 times[name].append(taken)
