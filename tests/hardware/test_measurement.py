@@ -214,6 +214,36 @@ def test_copied_arrays_exceed_the_caches_but_not_the_memory(
     assert array_bytes(target) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "own", "expected"),
+    [
+        ("x86-64-v4", None, "SkylakeX"),
+        ("x86-64-v4", "Haswell", "Haswell"),
+        ("x86-64-v3", None, None),
+        ("apple-m1", None, None),
+    ],
+)
+def test_matrix_products_use_the_vectors_there_are(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    own: str | None,
+    expected: str | None,
+) -> None:
+    kernels: list[str | None] = []
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        kernels.append(options["env"].get("OPENBLAS_CORETYPE"))
+        return subprocess.CompletedProcess(command, 0, json.dumps(PRINTED).encode(), b"")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    if own is not None:
+        monkeypatch.setenv("OPENBLAS_CORETYPE", own)
+    measure(replace(load_target(name), name="native"), cache_dir=tmp_path)
+    assert kernels == [expected]
+
+
 def test_the_benchmark_itself_prints_figures() -> None:
     program = str(Path(benchmark_program.__file__))
     result = subprocess.run(
