@@ -20,7 +20,7 @@ from ort_optim.kernels.panel_launch import panel_launch
 from ort_optim.kernels.panel_reference import panel_reference
 from ort_optim.kernels.panel_tiles import panel_check, panel_demand, panel_tiles
 from ort_optim.kernels.panel_weights import pack_panels
-from ort_optim.kernels.panels import Panels, erased
+from ort_optim.kernels.panels import is_dots, panels_of
 from ort_optim.kernels.sizes import Size, Sizes
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.tensors import Halo, Layout
@@ -44,7 +44,7 @@ class Direct:
 
     def demand(self, conv: ConvSpec, tile: Tile, isa: Isa) -> Demand:
         """As `ConvTemplate`."""
-        return panel_demand(Panels(erased(conv), tile["nv"], isa.lanes), conv, tile)
+        return panel_demand(panels_of(conv, tile, isa.lanes), conv, tile)
 
     def check(self, conv: ConvSpec, tile: Tile, isa: Isa) -> str | None:
         """As `ConvTemplate`."""
@@ -55,7 +55,7 @@ class Direct:
     ) -> tuple[frozenset[str], frozenset[str]]:
         """As `ConvTemplate`."""
         both, one = frozenset({"blocked", "nchw"}), frozenset({"blocked"})
-        plain = conv.group == 1 and not conv.transposed
+        plain = conv.group == 1 and not conv.transposed and not is_dots(tile)
         return both if plain else one, one if conv.transposed else both
 
     def halo(self, conv: ConvSpec, tile: Tile, H: Size, W: Size) -> Halo:  # noqa: N803
@@ -68,7 +68,7 @@ class Direct:
 
     def packing(self, conv: ConvSpec, tile: Tile, isa: Isa, *, bias: bool, sizes: Sizes) -> Packing:
         """As `ConvTemplate`."""
-        return pack_panels(Panels(erased(conv), tile["nv"], isa.lanes), bias=bias, sizes=sizes)
+        return pack_panels(panels_of(conv, tile, isa.lanes), bias=bias, sizes=sizes)
 
     def launch(
         self, conv: ConvSpec, tile: Tile, isa: Isa, epilogue: Epilogue, x: Layout, y: Layout

@@ -17,7 +17,7 @@ from ort_optim.kernels.panel_launch import panel_launch
 from ort_optim.kernels.panel_reference import panel_reference
 from ort_optim.kernels.panel_tiles import panel_check, panel_demand, panel_tiles
 from ort_optim.kernels.panel_weights import pack_panels
-from ort_optim.kernels.panels import Panels, erased
+from ort_optim.kernels.panels import panels_of
 from ort_optim.kernels.sizes import Size, Sizes
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.tensors import Halo, Layout
@@ -47,7 +47,7 @@ class FirstLayer:
 
     def demand(self, conv: ConvSpec, tile: Tile, isa: Isa) -> Demand:
         """As `ConvTemplate`."""
-        return panel_demand(Panels(erased(conv), tile["nv"], isa.lanes, single=True), conv, tile)
+        return panel_demand(panels_of(conv, tile, isa.lanes, single=True), conv, tile)
 
     def check(self, conv: ConvSpec, tile: Tile, isa: Isa) -> str | None:
         """As `ConvTemplate`."""
@@ -66,9 +66,7 @@ class FirstLayer:
 
     def packing(self, conv: ConvSpec, tile: Tile, isa: Isa, *, bias: bool, sizes: Sizes) -> Packing:
         """As `ConvTemplate`."""
-        return pack_panels(
-            Panels(erased(conv), tile["nv"], isa.lanes, single=True), bias=bias, sizes=sizes
-        )
+        return pack_panels(panels_of(conv, tile, isa.lanes, single=True), bias=bias, sizes=sizes)
 
     def launch(
         self, conv: ConvSpec, tile: Tile, isa: Isa, epilogue: Epilogue, x: Layout, y: Layout

@@ -27,6 +27,7 @@ from ort_optim.kernels.register_tile import (
     RegisterTile,
     Steps,
     accumulate,
+    added_up,
     store_blocked,
     store_nchw,
 )
@@ -49,7 +50,7 @@ class PanelConv:
         flat: Whether all pixels are one row; decided at run time where operands may have halos.
         x_kind, y_kind: "blocked" or "nchw".
         staged: Whether rows of an NCHW x are copied between zeros first.
-        single: As in `Panels`.
+        single, dots: As in `Panels`.
         epilogue: What happens before the store.
     """
 
@@ -63,6 +64,7 @@ class PanelConv:
     y_kind: str
     staged: bool
     single: bool
+    dots: bool
     epilogue: Epilogue
 
     @property
@@ -73,6 +75,7 @@ class PanelConv:
         parts += [f"{conv.Cin}x{conv.Cout}", f"t{self.mr}x{self.nv}"]
         parts += ["s{}x{}".format(*conv.strides) * (conv.strides != (1, 1))]
         parts += ["d{}x{}".format(*conv.dilations) * (conv.dilations != (1, 1))]
+        parts += ["dots" * self.dots]
         parts += [f"g{conv.group}" * (conv.group > 1), "flat" * self.flat]
         parts += ["from_nchw" * (self.x_kind == "nchw"), "to_nchw" * (self.y_kind == "nchw")]
         parts += [each.kind for each in self.epilogue.operations]
@@ -102,7 +105,7 @@ class _Writer:
         self.kernel = kernel
         self.conv = conv = kernel.conv
         self.code = Code(kernel.name, isa, kernel.pointers, kernel.values)
-        self.panels = Panels(conv, kernel.nv, isa.lanes, kernel.single)
+        self.panels = Panels(conv, kernel.nv, isa.lanes, kernel.single, kernel.dots)
         self.steps = Steps(
             self.panels.reading,
             conv.group_Cin,
@@ -267,12 +270,20 @@ class _Writer:
 
         def finished(r: int, i: int, j: int) -> Vec:
             at = [each.at(plane=j, row=r, pixel=i) for each in operands]
-            return kernel.epilogue.apply(code, sums.total(r, i, j), at)
+            if not kernel.dots:
+                return kernel.epilogue.apply(code, sums.total(r, i, j), at)
+            parts = [sums.total(r, i, output) for output in range(tile.vectors)]
+            return kernel.epilogue.apply(code, added_up(code, parts) + w.load(), at)
+
+        if kernel.dots:
+            left, stored = code.integer(self.conv.Cout), replace(tile, vectors=1)
+        else:
+            stored = tile
 
         if kernel.y_kind == "nchw":
-            store_nchw(code, tile, finished, y, left if self.conv.Cout % code.lanes else None)
+            store_nchw(code, stored, finished, y, left if self.conv.Cout % code.lanes else None)
         else:
-            store_blocked(tile, finished, y)
+            store_blocked(stored, finished, y)
 
 
 @dataclass(frozen=True)

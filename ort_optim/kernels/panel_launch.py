@@ -6,7 +6,7 @@ from ort_optim.kernels.base import Launch, Tile
 from ort_optim.kernels.builder import Isa
 from ort_optim.kernels.epilogue import Epilogue
 from ort_optim.kernels.panel_kernel import PanelConv
-from ort_optim.kernels.panels import Panels, erased
+from ort_optim.kernels.panels import erased, is_dots, panels_of
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.staging import staged_bytes
 from ort_optim.kernels.tensors import Layout
@@ -41,7 +41,7 @@ def panel_launch(
     become smaller than `TASK_MACS`.
     """
     mr, nv = tile["mr"], tile["nv"]
-    panels = Panels(conv, nv, isa.lanes, single)
+    panels = panels_of(conv, tile, isa.lanes, single=single)
     staged = x.kind == "nchw" and any(conv.pads)
     flat = _is_flat(conv, x, y)
     height, width = (y.H, y.W)
@@ -64,6 +64,7 @@ def panel_launch(
         y.kind,
         staged,
         single,
+        is_dots(tile),
         epilogue,
     )
     cols = width * height if flat else width

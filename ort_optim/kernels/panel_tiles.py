@@ -6,7 +6,7 @@ px          pixels of a block, for which a panel's weights are read once
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ort_optim.kernels.base import Demand, Tile
 from ort_optim.kernels.builder import FLOAT_BYTES, Isa
@@ -31,8 +31,16 @@ FIRST = {32: ((8, 2), (10, 2), (14, 2)), 16: ((4, 2), (6, 2))}
 FIRST_VECTOR = {32: ((14, 1), (24, 1)), 16: ((8, 1), (10, 1))}
 """The same where one vector holds all output channels."""
 
-SHORT_SUM = 128
-"""Steps up to which a sum counts as short."""
+DOTS = {32: (12, 12, 9, 6), 16: (12, 6, 4, 2)}
+"""By vector registers, pixels of a tile for 1, 2, ... output channels whose sums are vectors over
+input channels: else most lanes of a vector of output channels are idle."""
+
+DOTS_CIN = 8
+"""Input channels from which that pays."""
+
+SHORT_SUM, FEW_PIXELS = 128, 3
+"""Steps up to which a sum counts as short, and pixels of a row up to which a row does: its tiles
+have too few sums side by side but for more vectors."""
 
 BLOCK_FLOATS = 1 << 18
 """What a block reads of x: 1 MiB. x streams through L2 in any case; what counts is that a panel's
@@ -51,27 +59,40 @@ def panel_tiles(conv: ConvSpec, isa: Isa, *, single: bool = False) -> Iterator[T
         table = FIRST_VECTOR if conv.Cout <= isa.lanes else FIRST
     elif Panels(conv, 1, isa.lanes).shared:
         table = SHARED
-    elif conv.Cin * conv.KH * conv.KW <= SHORT_SUM or conv.W is None:
+    elif conv.Cin * conv.KH * conv.KW <= SHORT_SUM or conv.W is None or conv.W <= FEW_PIXELS:
         table = NARROW
     else:
         table = SHAPES
     whole = _block(conv, STAGED_FLOATS if single else BLOCK_FLOATS)
-    for mr, nv in table[max(each for each in table if each <= isa.registers)]:
+    few = DOTS[_row(DOTS, isa)]
+    if not single and conv.group == 1 and conv.Cout <= len(few) and conv.Cin >= DOTS_CIN:
+        sizes = (("mr", few[conv.Cout - 1]), ("nv", conv.Cout), ("px", whole), ("dots", 1))
+        yield Tile(sizes)
+    for mr, nv in table[_row(table, isa)]:
         for px in sorted({whole, max(whole // 4, SMALLEST_BLOCK)}, reverse=True):
             yield Tile((("mr", mr), ("nv", nv), ("px", px)))
 
 
+def _row(table: Mapping[int, object], isa: Isa) -> int:
+    """The key of a table for a number of vector registers."""
+    return max(each for each in table if each <= isa.registers)
+
+
 def _block(conv: ConvSpec, floats: int) -> int:
     """Pixels of a block that reads so many floats: a power of two."""
-    pixels = floats // (conv.Cin * conv.strides[0] * conv.strides[1])
+    reads = 1 if conv.transposed else conv.strides[0] * conv.strides[1]
+    pixels = floats // (conv.Cin * reads)
     return min(max(1 << max(pixels, 1).bit_length() - 1, SMALLEST_BLOCK), LARGEST_BLOCK)
 
 
 def panel_check(conv: ConvSpec, tile: Tile, isa: Isa) -> str | None:
     """None, or why these are no tile sizes of convolution by panels."""
     sizes = dict(tile.sizes)
-    if sorted(sizes) != ["mr", "nv", "px"]:
-        return f"tile sizes {tile}, not mr, nv, px"
+    dots = sizes.pop("dots", 0)
+    if dots not in (0, 1) or sorted(sizes) != ["mr", "nv", "px"]:
+        return f"tile sizes {tile}, not mr, nv, px and perhaps dots=1"
+    if dots and (tile["nv"] != conv.Cout or conv.group > 1 or conv.Cout > isa.lanes):
+        return f"dots=1 with nv={tile['nv']} for {conv.Cout} output channels, {conv.group} groups"
     if min(sizes.values()) < 1 or sizes["px"] > LARGEST_BLOCK:
         return f"tile sizes {tile} out of range"
     if tile["nv"] > 1 and Panels(conv, 1, isa.lanes).shared:

@@ -59,13 +59,16 @@ class PackPanels:
         to = to.at(panel * (panels.nv * panels.depth * v) + vector % panels.nv * v)
         first = group * (conv.Cout // panels.groups) + vector * v
         count = code.min(code.integer(conv.Cout // panels.groups) - vector * v, v)
+        if panels.dots:
+            first, count = vector, code.integer(1)
         column = _Column(code, panels, to, width * v, first, count, panel)
-        if conv.transposed or panels.shared:
+        if conv.transposed or panels.shared or panels.dots:
             column.pack_by_one()
         else:
             column.pack_squares()
         if self.bias:
-            column.pack_bias(code.pointer("b").at(first))
+            with code.when(code.integer(0).equals(vector) if panels.dots else count > 0):
+                column.pack_bias(code.pointer("b").at(first))
         return code
 
 
@@ -91,7 +94,8 @@ class _Column:
     def pack_bias(self, bias: Address) -> None:
         """The bias of every phase."""
         code, conv = self.code, self.panels.conv
-        found = bias.load_first(code.lanes_below(self.count))
+        count = code.integer(conv.Cout) if self.panels.dots else self.count
+        found = bias.load_first(code.lanes_below(count))
         if not conv.transposed:
             self.to.store(found)
             return
@@ -156,6 +160,8 @@ class _Column:
                 else:
                     outer, inner, size = output, channel, conv.group_Cin
                 source = ((outer * size + inner) * conv.KH + kh) * conv.KW + kw
+                if panels.dots:
+                    step_channel, lane = channel // code.lanes, channel % code.lanes
                 step = at.get_int() + _step(panels, step_channel, i * cols + j, rows * cols)
                 target = self.to.at(step * self.distance).at(lane)
                 target.copy_float(code.pointer("w").at(source))
@@ -164,7 +170,7 @@ class _Column:
 
 def _step(panels: Panels, channel: Int, tap: Int, taps: Int) -> Int:
     """The number of a step in its phase."""
-    if panels.reading == "channels":
+    if panels.reading in ("channels", "dots"):
         return channel * taps + tap
     if panels.reading == "lanes":
         return tap * panels.channels + channel

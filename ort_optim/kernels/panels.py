@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ort_optim.kernels.base import Tile
 from ort_optim.kernels.builder import Int
 from ort_optim.kernels.register_tile import Reading
 from ort_optim.kernels.spec import ConvSpec
@@ -23,17 +24,21 @@ class Panels:
         conv: The convolution, of which N, H and W do not matter.
         nv, v: Vectors in a panel and channels in a vector.
         single: Whether steps take one channel at a time.
+        dots: Whether sums are vectors over input channels; then nv is Cout.
     """
 
     conv: ConvSpec
     nv: int
     v: int
     single: bool = False
+    dots: bool = False
 
     @property
     def reading(self) -> Reading:
         """How steps follow each other."""
         conv, v = self.conv, self.v
+        if self.dots:
+            return "dots"
         if not self.shared:
             return "channels" if self.single else "blocks"
         if conv.group_Cin == conv.group_Cout and v % conv.group_Cin == 0:
@@ -54,6 +59,8 @@ class Panels:
     @property
     def vectors(self) -> int:
         """Vectors of output channels in a group."""
+        if self.dots:
+            return self.conv.Cout
         return -(-self.conv.Cout // self.groups // self.v)
 
     @property
@@ -68,8 +75,11 @@ class Panels:
 
     @property
     def channels(self) -> int:
-        """Input channels an output channel is summed over, zeros of other groups included."""
+        """Input channels an output channel is summed over, zeros of other groups included; with
+        dots, vectors of them."""
         conv = self.conv
+        if self.dots:
+            return -(-conv.Cin // self.v)
         if self.reading != "channels" or not self.shared:
             return conv.group_Cin
         width, size = self.nv * self.v, conv.group_Cout
@@ -118,6 +128,16 @@ def phase_taps(conv: ConvSpec, axis: int, phase: Int) -> tuple[Int, Int, Int]:
     first = (phase + pad) % stride
     count = (conv.kernel[axis] - 1 + stride - first) // stride
     return first, count, (phase + pad - first) // stride - (count - 1) * dilation
+
+
+def panels_of(conv: ConvSpec, tile: Tile, lanes: int, *, single: bool = False) -> Panels:
+    """The panels of a tile. `single` as in `Panels`."""
+    return Panels(erased(conv), tile["nv"], lanes, single, is_dots(tile))
+
+
+def is_dots(tile: Tile) -> bool:
+    """Whether a tile's sums are vectors over input channels."""
+    return ("dots", 1) in tile.sizes
 
 
 def erased(conv: ConvSpec) -> ConvSpec:

@@ -13,7 +13,7 @@ from ort_optim.kernels.panel_launch import panel_launch
 from ort_optim.kernels.panel_reference import panel_reference
 from ort_optim.kernels.panel_tiles import panel_check, panel_demand, panel_tiles
 from ort_optim.kernels.panel_weights import pack_panels
-from ort_optim.kernels.panels import Panels, erased
+from ort_optim.kernels.panels import is_dots, panels_of
 from ort_optim.kernels.sizes import Size, Sizes
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.tensors import Halo, Layout, no_halo
@@ -39,7 +39,7 @@ class Pointwise:
 
     def demand(self, conv: ConvSpec, tile: Tile, isa: Isa) -> Demand:
         """As `ConvTemplate`."""
-        return panel_demand(Panels(erased(conv), tile["nv"], isa.lanes), conv, tile)
+        return panel_demand(panels_of(conv, tile, isa.lanes), conv, tile)
 
     def check(self, conv: ConvSpec, tile: Tile, isa: Isa) -> str | None:
         """As `ConvTemplate`."""
@@ -49,7 +49,8 @@ class Pointwise:
         self, conv: ConvSpec, tile: Tile, isa: Isa
     ) -> tuple[frozenset[str], frozenset[str]]:
         """As `ConvTemplate`."""
-        return frozenset({"blocked", "nchw"}), frozenset({"blocked", "nchw"})
+        both = frozenset({"blocked", "nchw"})
+        return frozenset({"blocked"}) if is_dots(tile) else both, both
 
     def halo(self, conv: ConvSpec, tile: Tile, H: Size, W: Size) -> Halo:  # noqa: N803
         """As `ConvTemplate`."""
@@ -57,7 +58,7 @@ class Pointwise:
 
     def packing(self, conv: ConvSpec, tile: Tile, isa: Isa, *, bias: bool, sizes: Sizes) -> Packing:
         """As `ConvTemplate`."""
-        return pack_panels(Panels(erased(conv), tile["nv"], isa.lanes), bias=bias, sizes=sizes)
+        return pack_panels(panels_of(conv, tile, isa.lanes), bias=bias, sizes=sizes)
 
     def launch(
         self, conv: ConvSpec, tile: Tile, isa: Isa, epilogue: Epilogue, x: Layout, y: Layout

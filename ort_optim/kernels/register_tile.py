@@ -26,10 +26,12 @@ CHAINS = 8
 """Sums that must grow side by side to hide a multiply-add's latency: 2 a cycle, 4 cycles each. A
 tile with fewer sums splits them over consecutive steps."""
 
-Reading = Literal["blocks", "channels", "lanes"]
+Reading = Literal["blocks", "channels", "lanes", "dots"]
 """How steps follow each other. blocks: [Cin / v][KH][KW][v], from a blocked x. channels:
 [Cin][KH][KW], one channel at a time, from any x and from any channel on. lanes: [KH][KW][Cin], lane
-l reading the channel of its own group: the channels of several groups lie in one vector."""
+l reading the channel of its own group: the channels of several groups lie in one vector. dots:
+[Cin / v][KH][KW], v channels of x at a time, for the one or few output channels that would leave
+most lanes of a vector idle: sums are vectors over input channels, added up at the end."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,16 @@ class Steps:
 class Sums:
     """The accumulators of a tile while its code is written."""
 
-    def __init__(self, code: Code, tile: RegisterTile, unroll: int, bias: Address) -> None:
+    def __init__(self, code: Code, tile: RegisterTile, unroll: int, bias: Address | None) -> None:
         self.code = code
         self.tile = tile
         self.pixels = [(r, i) for r in range(tile.rows) for i in range(tile.cols)]
         chains = len(self.pixels) * tile.vectors
         self.ways = min(unroll, -(-CHAINS // chains))
-        start = [bias.at(j * code.lanes).load() for j in range(tile.vectors)]
         zero = code.vec(0.0)
+        start = [
+            zero if bias is None else bias.at(j * code.lanes).load() for j in range(tile.vectors)
+        ]
         self.cells: dict[tuple[int, int, int, int], Variable] = {
             (r, i, j, way): code.variable(zero if way else start[j])
             for r, i in self.pixels
@@ -148,6 +152,8 @@ def accumulate(
         return _by_channels(code, tile, steps, x, (bias, w), taps, channels)
     if steps.reading == "lanes":
         return _by_lanes(code, tile, steps, x, (bias, w), taps)
+    if steps.reading == "dots":
+        return _by_dots(code, tile, steps, x, w, taps)
     unroll = unrolled(steps.channels, v, tile.rows * tile.cols * tile.vectors)
     sums = Sums(code, tile, unroll, bias)
     blocks = -(-steps.channels // v)
@@ -252,6 +258,55 @@ def _by_lanes(
     return sums
 
 
+def _by_dots(
+    code: Code,
+    tile: RegisterTile,
+    steps: Steps,
+    x: Place,
+    w: Address,
+    taps: tuple[Int, Int],
+) -> Sums:
+    """v channels of x at a time; a tile's vectors are its output channels. Without bias."""
+    sums = Sums(code, tile, 1, None)
+    position = code.variable(code.integer(0))
+    with _loop(code, code.integer(-(-steps.channels // code.lanes))) as block:
+        plane = replace(x, address=x.address.at(block * x.plane))
+        with _taps(code, steps, plane, taps) as tap:
+
+            def number(step: int, r: int, col: int) -> Vec:
+                row = tap.address.at(x.row * (r * steps.strides[0]))
+                return row.at(col * steps.strides[1] * x.pixel).load()
+
+            now = position.get_int()
+            sums.add(w.at(now), number, 1, by_pixel=False)
+            position.set(now + tile.vectors * code.lanes)
+    return sums
+
+
+def added_up(code: Code, vectors: Sequence[Vec]) -> Vec:
+    """Lane i of the result is the sum of all lanes of vector i, zero where there is none.
+
+    Neighbours are merged: one holds the even lanes' sums, the other the odd ones'; then in steps of
+    two, four, ... until one vector is left.
+    """
+    found: list[Vec | None] = [*vectors, *[None] * (code.lanes - len(vectors))]
+    width = 1
+    while width < code.lanes:
+        lanes = range(code.lanes)
+        low = [code.lanes + i - width if i & width else i for i in lanes]
+        high = [code.lanes + i if i & width else i + width for i in lanes]
+        merged: list[Vec | None] = []
+        for a, b in zip(found[::2], found[1::2], strict=True):
+            if a is None:
+                merged.append(None)
+            else:
+                other = code.vec(0.0) if b is None else b
+                merged.append(code.shuffle(a, other, low) + code.shuffle(a, other, high))
+        found, width = merged, width * 2
+    assert found[0] is not None
+    return found[0]
+
+
 @contextmanager
 def _loop(code: Code, count: Int) -> Iterator[Int]:
     """A loop, or nothing around a body that runs exactly once."""
@@ -300,9 +355,10 @@ def store_nchw(
                 count = min(v, tile.cols - start)
                 found: Sequence[Vec] = [finished(r, start + i, j) for i in range(count)]
                 turned = code.transpose([*found, *[found[-1]] * (v - count)])
-                for lane in range(v):
+                known = None if channels is None else channels.constant
+                for lane in range(v if known is None else min(v, known - j * v)):
                     place = y.address.at(y.plane * (j * v + lane)).at(y.row * r).at(start)
-                    if channels is None:
+                    if channels is None or known is not None:
                         _store_pixels(code, place, turned[lane], count)
                     else:
                         with code.when(channels > j * v + lane):

@@ -110,9 +110,43 @@ def test_transposed(isa: Isa, spec: ConvSpec) -> None:
         check(DIRECT, spec, isa, size, tile=tile, threads=size[0], any_width=not shared)
 
 
+@ISAS
+@pytest.mark.parametrize(
+    "spec",
+    [
+        conv(16, 3, 5, pads=(2, 2, 2, 2)),
+        conv(37, 1, 1, strides=(2, 2)),
+        conv(8, 4, 3, pads=(1, 0, 1, 2)),
+        conv(21, 2, (1, 3), dilations=(1, 2)),
+    ],
+    ids=str,
+)
+def test_few_output_channels_are_summed_over_vectors_of_input_channels(
+    isa: Isa, spec: ConvSpec
+) -> None:
+    tile = next(DIRECT.tiles(spec, isa))
+    assert tile["dots"]
+    for size in [(2, 7, 17), (1, 5, 5)]:
+        for layouts in (("blocked", "blocked"), ("blocked", "nchw")):
+            check(DIRECT, spec, isa, size, layouts=layouts, any_width=False, bias=size[0] == 1)
+
+
+@ISAS
+@pytest.mark.parametrize("kernel", [2, 4])
+def test_transposed_with_few_output_channels(isa: Isa, kernel: int) -> None:
+    spec = conv(20, 3, kernel, strides=(2, 2), pads=(1, 0, 1, 0), transposed=True)
+    assert next(DIRECT.tiles(spec, isa))["dots"]
+    check(DIRECT, spec, isa, (2, 5, 9), any_width=False)
+
+
 def test_what_it_refuses() -> None:
     spec = conv(8, 8, 3, strides=(2, 2), dilations=(2, 2), transposed=True)
     assert DIRECT.supports(spec, AVX512) == "transposed with strides and dilations"
     shared = conv(8, 8, 3, group=8)
     assert DIRECT.check(shared, SMALL, AVX512) == "groups that share vectors need nv=1"
     assert DIRECT.layouts(shared, SMALL, AVX512)[0] == {"blocked"}
+    dots = Tile((("mr", 4), ("nv", 3), ("px", 16), ("dots", 1)))
+    assert DIRECT.check(conv(8, 3, 3), dots, AVX512) is None
+    assert DIRECT.check(conv(8, 4, 3), dots, AVX512) is not None
+    assert DIRECT.check(shared, dots, AVX512) is not None
+    assert DIRECT.layouts(conv(8, 3, 3), dots, AVX512)[0] == {"blocked"}
