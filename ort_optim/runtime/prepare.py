@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from ort_optim.compiler.build import Progress, compile_all
 from ort_optim.compiler.cache import CodeCache
@@ -38,6 +38,8 @@ from ort_optim.runtime.library import library_path
 from ort_optim.runtime.machine import fingerprint, isa_of, layout_name
 
 Facts = Mapping[str, TensorFact]
+
+IMAGE_RANK = 4
 
 
 class _Refusal(Exception):  # noqa: N818
@@ -124,14 +126,39 @@ def _by_name(calls: Sequence[Call]) -> dict[str, list[Call]]:
 
 
 def _facts(model: ModelProto, calls: Sequence[Call]) -> Facts:
-    """Types and shapes of what calls are given; inferred where the graph's inputs do not say it."""
+    """Types and shapes of what calls are given; inferred where the graph's inputs do not say it.
+
+    Files state sizes that are out of date, so these count as little as names. But where inference
+    finds no rank or no channels (after an If, say), what is stated of them does: that is checked in
+    each run, and no file that ran before has it wrong.
+    """
     facts = {info.name: fact_of(info) for info in model.graph.input}
     for tensor in model.graph.initializer:
         facts[tensor.name] = TensorFact(tensor.data_type, tuple(tensor.dims))
     if any(name not in facts for call in calls for name in call.node.input):
-        graph = infer(skeleton_model(model, with_value_info=False)).graph
-        facts = {info.name: fact_of(info) for info in graph.value_info} | facts
+        bare = skeleton_model(model, with_value_info=False)
+        for info in bare.graph.output:
+            info.type.tensor_type.ClearField("shape")
+        graph = infer(bare).graph
+        inferred = {info.name: fact_of(info) for info in (*graph.output, *graph.value_info)}
+        stated = {info.name: fact_of(info) for info in model.graph.value_info}
+        for name in {name for call in calls for name in call.node.input} - facts.keys():
+            facts[name] = _with_channels(inferred.get(name, _UNKNOWN), stated.get(name, _UNKNOWN))
     return facts
+
+
+_UNKNOWN = TensorFact(TensorProto.UNDEFINED, None)
+
+
+def _with_channels(found: TensorFact, stated: TensorFact) -> TensorFact:
+    """What was found of a tensor; if need be with the rank and the channels that are stated."""
+    if stated.dims is None or len(stated.dims) != IMAGE_RANK:
+        return found
+    dims = (None,) * IMAGE_RANK if found.dims is None else found.dims
+    if len(dims) == IMAGE_RANK and dims[1] is None:
+        dims = (dims[0], stated.dims[1], *dims[2:])
+    element_type = found.element_type or stated.element_type
+    return TensorFact(element_type, dims)
 
 
 def _draft(calls: Sequence[Call], facts: Facts, machine: _Machine) -> Draft:
