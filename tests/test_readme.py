@@ -58,7 +58,7 @@ def test_every_python_block_runs(code: str, place: Path) -> None:
 
 def test_the_first_command_prints_the_table_shown(tmp_path: Path) -> None:
     shown = blocks("text")[0].splitlines()
-    first = next(line for line in README.splitlines() if "pip install . &&" in line)
+    first = next(line for line in README.splitlines() if "pip install -e . &&" in line)
     arguments = shlex.split(first.partition("&& python ")[2])
     printed = run([*arguments[:-1], str(tmp_path / arguments[-1])], ROOT).splitlines()
     counts = [line.split()[:3] for line in shown if line.startswith("  ")]
