@@ -31,7 +31,7 @@ FIRST = {32: ((8, 2), (10, 2), (14, 2)), 16: ((4, 2), (6, 2))}
 FIRST_VECTOR = {32: ((14, 1), (24, 1)), 16: ((8, 1), (10, 1))}
 """The same where one vector holds all output channels."""
 
-DOTS = {32: (12, 12, 9, 6), 16: (12, 6, 4, 2)}
+DOTS = {32: (12, 12, 8, 6), 16: (12, 6, 4, 2)}
 """By vector registers, pixels of a tile for 1, 2, ... output channels whose sums are vectors over
 input channels: else most lanes of a vector of output channels are idle."""
 
