@@ -110,6 +110,7 @@ OrtStatus *resolve(run *r) {
     operator *op = r->kernel->op;
     for (int64_t i = 0; i < r->steps->count; i++) {
         const step *step = &r->steps->all[i];
+        if (!r->tasks[i]) continue; /* of an empty batch, whose tensors have no bytes to point to */
         void **pointers = r->pointers + step->first_pointer;
         for (int64_t j = 0; j < step->pointer_count; j++) {
             const pointer *pointer = &step->pointers[j];
