@@ -331,7 +331,8 @@ def _tiling_explained(report: Report) -> Explanation:
     ]
     return Explanation(
         "tiling",
-        f"{len(inside)} in regions, {len(outside)} left; the machine has {report.tiling.machine}",
+        f"{len(inside)} in regions, {len(outside)} left; "
+        f"the machine has {printable(report.tiling.machine)}",
         tuple(
             Rewrite(number, "tiling", "", layer.node, layer.op, _weighed(layer))
             for number, layer in enumerate(inside, 1)
