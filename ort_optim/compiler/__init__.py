@@ -2,7 +2,7 @@
 
 parse.py      the nodes of a body -> layers, with operators/ and scope.py; which nodes are eligible
 layers.py     what a layer is
-fuse.py       functions and sums move into the layers that make what they read
+fuse.py       functions and sums move into the layers that make what they read; with patterns.py
 placement.py  concats and slices that are views
 lower.py      layers and templates -> steps, with emit.py; draft.py holds them
 build.py      kernels -> code files: cache.py, code.py, folder.py; worker.py, llvm.py, image.py

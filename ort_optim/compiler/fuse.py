@@ -2,7 +2,7 @@
 
 Conv -> Add -> Relu      becomes      Conv with an epilogue of add and relu
 
-(1) x * sigmoid(x) and x * hard_sigmoid(x) are one function.
+(1) x * sigmoid(x) and other functions that are written out are one (patterns.py).
 (2) A function of a value that nothing else reads joins the layer that makes it. Of a sum of two
     such values the later one takes it: the other has to be in memory by then anyway, and of a
     convolution and something else the convolution. The layer moves to where the function was,
@@ -27,19 +27,15 @@ from ort_optim.compiler.layers import (
     MaxPool,
     Resize,
 )
-from ort_optim.kernels.epilogue import Operation
+from ort_optim.compiler.patterns import named
 
 HOSTS = (Convolution, Elementwise, MaxPool, AveragePool, GlobalAveragePool, Resize)
 """Operations that apply an epilogue."""
 
-_ALPHA, _BETA = 1 / 6, 0.5  # of the hard sigmoid in hard_swish
-_NEAR = 1e-6
-
 
 def fuse(graph: LayerGraph) -> LayerGraph:
     """The same computation with fewer passes over memory."""
-    layers = _named_products(graph.layers, graph.outputs)
-    layers = live(layers, graph.outputs)
+    layers = live(named(graph.layers), graph.outputs)
     return replace(graph, layers=tuple(_joined(layers, graph.outputs)))
 
 
@@ -58,47 +54,6 @@ def live(layers: Sequence[Layer], outputs: Iterable[int]) -> list[Layer]:
             needed.update(layer.reads)
             kept.append(layer)
     return kept[::-1]
-
-
-def _named_products(layers: Sequence[Layer], outputs: Sequence[int]) -> list[Layer]:
-    """(1); the sigmoid stays for others that read it."""
-    made = {layer.output: layer for layer in layers}
-    found = []
-    for layer in layers:
-        for value, gate in _factors(layer):
-            kind = _gated(made.get(gate), value)
-            if kind is not None:
-                layer = replace(layer, inputs=(value,), epilogue=(Applied(Operation(kind)),))
-                break
-        found.append(layer)
-    return found
-
-
-def _factors(layer: Layer) -> list[tuple[int, int]]:
-    """Both orders of the two values that a layer multiplies; none if it does something else."""
-    if not isinstance(layer.op, Elementwise) or len(layer.epilogue) != 1:
-        return []
-    applied = layer.epilogue[0]
-    operation, other = applied.operation, applied.operand
-    if operation.kind != "mul" or operation.operand != "tensor" or not isinstance(other, int):
-        return []
-    return [(layer.inputs[0], other), (other, layer.inputs[0])]
-
-
-def _gated(gate: Layer | None, value: int) -> str | None:
-    """What value * gate(value) is called."""
-    if gate is None or not isinstance(gate.op, Elementwise) or gate.inputs != (value,):
-        return None
-    if len(gate.epilogue) != 1:
-        return None
-    operation = gate.epilogue[0].operation
-    if operation.kind == "sigmoid":
-        return "silu"
-    if operation.kind == "hard_sigmoid":
-        alpha, beta = operation.numbers
-        if abs(alpha - _ALPHA) < _NEAR and beta == _BETA:
-            return "hard_swish"
-    return None
 
 
 def _joined(layers: Sequence[Layer], outputs: Sequence[int]) -> list[Layer]:

@@ -2,6 +2,7 @@
 
 Shape        N, C, H, W of a value, C known, the others sizes
 Weight       a constant input of the region
+Normal       a constant made of the four of a BatchNormalization
 Layer        one operation and what is applied to its result in passing
 LayerGraph   layers in order; values are numbered, the region's activations first
 
@@ -150,11 +151,33 @@ Op: TypeAlias = (
 
 
 @dataclass(frozen=True)
+class Normalization:
+    """The constants of a BatchNormalization, which computes x * factor + shift per channel.
+
+    factor = scale / sqrt(variance + epsilon), shift = bias - mean * factor
+    """
+
+    scale: Weight
+    bias: Weight
+    mean: Weight
+    variance: Weight
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class Normal:
+    """One of the two numbers per channel that a BatchNormalization comes down to."""
+
+    of: Normalization
+    part: Literal["factor", "shift"]
+
+
+@dataclass(frozen=True)
 class Applied:
-    """An operation of an epilogue, with what it reads beside: a value's number or a weight."""
+    """An operation of an epilogue, with what it reads beside: a value's number or constants."""
 
     operation: Operation
-    operand: int | Weight | None = None
+    operand: int | Weight | Normal | None = None
 
 
 @dataclass(frozen=True)

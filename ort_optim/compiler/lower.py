@@ -365,7 +365,7 @@ class _Lowering:
             launch, size = launch_pack_channels(self.isa, max(constant.dims), self.sizes)
             return self._pack(launch, {"x": constant}, size, "Constant")
         of = constant.of
-        C, epsilon = of.scale.dims[0], of.epsilon  # noqa: N806
+        C, epsilon = of.scale.dims[0], of.epsilon
         launch, size = launch_pack_normalization(self.isa, C, epsilon, self.sizes)
         inputs = {"scale": of.scale, "bias": of.bias, "mean": of.mean, "variance": of.variance}
         found = self._pack(launch, inputs, size, "BatchNormalization")

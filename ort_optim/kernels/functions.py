@@ -45,6 +45,11 @@ NORMAL_UNDER = (1.0, 0.2517144978046417, 0.028677718713879585, 0.001885508885607
 """(Phi(x) - 1/2) / x, Phi the normal distribution function, likewise; relative error 3e-8."""
 
 
+LOG1P_OVER = (1.0, 1.066218627102931, 0.23815762253723458, 0.0034172850174386815)
+LOG1P_UNDER = (1.0, 1.5662184965689934, 0.6879364641715292, 0.07528732261967074)
+"""ln(1 + t) / t for 0 <= t <= 1, likewise; relative error 1e-9."""
+
+
 def polynomial(code: Code, x: Vec, coefficients: Sequence[float]) -> Vec:
     """c[0] + c[1] x + c[2] x^2 + ..."""
     total = code.vec(coefficients[-1])
@@ -146,6 +151,13 @@ def mish(code: Code, x: Vec) -> Vec:
     return x * (n / (n + 2.0))
 
 
+def softplus(code: Code, x: Vec) -> Vec:
+    """ln(1 + e^x) = max(x, 0) + ln(1 + t), t = e^-|x|"""
+    t = _quick_exp(code, -x.absolute())
+    over, under = polynomial(code, t, LOG1P_OVER), polynomial(code, t, LOG1P_UNDER)
+    return x.maximum(0.0) + t * over / under
+
+
 def prelu(code: Code, x: Vec, slope: Vec) -> Vec:
     """x where x >= 0, else slope x"""
     return (x < 0.0).choose(x * slope, x)
@@ -201,6 +213,7 @@ UNARY: dict[str, Callable[..., Vec]] = {
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
     "mish": mish,
+    "softplus": softplus,
     "exp": exp,
     "sqrt": lambda code, x: x.square_root(),
     "abs": lambda code, x: x.absolute(),

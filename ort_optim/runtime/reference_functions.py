@@ -59,6 +59,7 @@ UNARY: Mapping[str, Callable[..., Array]] = MappingProxyType(
         "gelu": lambda x: 0.5 * x * (1 + erf(x * math.sqrt(0.5))),
         "gelu_tanh": gelu_tanh,
         "mish": lambda x: x * np.tanh(np.logaddexp(x, np.float32(0))),
+        "softplus": lambda x: np.logaddexp(x, np.float32(0)),
         "exp": np.exp,
         "sqrt": np.sqrt,
         "abs": np.abs,

@@ -23,6 +23,7 @@ from ort_optim.compiler.layers import (
     Layer,
     LayerGraph,
     MaxPool,
+    Normal,
     Op,
     Pad,
     Resize,
@@ -90,10 +91,22 @@ def _applied(each: Applied, x: Array, inputs: Sequence[Array], values: dict[int,
         return UNARY[operation.kind](x, *operation.numbers)
     if isinstance(operand, Weight):
         other = inputs[operand.input].reshape(-1, 1, 1)  # one number per channel -> (C, 1, 1)
+    elif isinstance(operand, Normal):
+        other = _normal(operand, inputs).reshape(-1, 1, 1)
     else:
         other = values[operand]
     a, b = (other, x) if operation.swapped else (x, other)
     return BINARY[operation.kind](a, b)
+
+
+def _normal(constant: Normal, inputs: Sequence[Array]) -> Array:
+    """One of the constants of a BatchNormalization, (C)."""
+    of = constant.of
+    scale, bias, mean, variance = (
+        inputs[each.input] for each in (of.scale, of.bias, of.mean, of.variance)
+    )
+    factor: Array = scale / np.sqrt(variance + np.float32(of.epsilon))
+    return factor if constant.part == "factor" else bias - mean * factor
 
 
 def _computed(op: Op, given: Sequence[Array], shape: Shape) -> Array:

@@ -21,6 +21,7 @@ from ort_optim.compiler.lower import Choice, lower
 from ort_optim.compiler.parse import Input, parse
 from ort_optim.compiler.plan import RegionPlan
 from ort_optim.compiler.scope import TensorFact
+from ort_optim.graph.regions.region import PARAMETERS
 from ort_optim.kernels.base import Tile
 from ort_optim.kernels.builder import Isa
 from ort_optim.kernels.spec import ConvSpec
@@ -96,7 +97,7 @@ def _is_weight(name: str, constants: Mapping[str, TensorProto], body: Sequence[N
     places = [(n.op_type, i) for n in body for i, each in enumerate(n.input) if each == name]
     if any(op in ("Resize", "Upsample") for op, _ in places):
         return False
-    return int(np.prod(tensor.dims)) > 1 or any(op.startswith("Conv") for op, _ in places)
+    return int(np.prod(tensor.dims)) > 1 or any(op in PARAMETERS for op, _ in places)
 
 
 def draft_of(model: ModelProto, isa: Isa, choose: Chooser) -> Draft:

@@ -111,7 +111,8 @@ def test_gates_that_are_one_number_per_image_and_channel(isa: Isa) -> None:
 
 UNARY: dict[str, dict[str, float | str]] = {
     "Relu": {}, "LeakyRelu": {"alpha": 0.2}, "Elu": {}, "Sigmoid": {}, "HardSigmoid": {},
-    "HardSwish": {}, "Tanh": {}, "Mish": {}, "Gelu": {}, "Erf": {}, "Exp": {}, "Abs": {}, "Neg": {},
+    "HardSwish": {}, "Tanh": {}, "Mish": {}, "Softplus": {}, "Gelu": {}, "Erf": {}, "Exp": {},
+    "Abs": {}, "Neg": {},
 }  # fmt: skip
 
 

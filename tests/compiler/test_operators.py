@@ -74,6 +74,12 @@ GOOD: dict[str, Case] = {
     "global": ("GlobalAveragePool", 18, [], {}),
     "mean": ("ReduceMean", 18, [ints(2, 3)], {}),
     "mean 13": ("ReduceMean", 13, [], {"axes": [-1, -2]}),
+    "batch normalization": (
+        "BatchNormalization",
+        18,
+        [floats(*numbers) for numbers in (range(6), range(6), range(-3, 3), range(1, 7))],
+        {"epsilon": 0.5},
+    ),
     "clip": ("Clip", 18, [np.float32(0).reshape(()), np.float32(6).reshape(())], {}),
     "clip 6": ("Clip", 6, [], {"min": -1.0}),
     "prelu": ("PRelu", 18, [np.ones((6, 1, 1), np.float32)], {}),

@@ -82,6 +82,10 @@ def mish(x: Array) -> Array:
     return np.where(x > 300, x, x * (n / (n + 2)))
 
 
+def softplus(x: Array) -> Array:
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
 erf: Callable[[Array], Array] = np.vectorize(math.erf, otypes=[float])
 erfc: Callable[[Array], Array] = np.vectorize(math.erfc, otypes=[float])
 
@@ -99,6 +103,7 @@ REFERENCES: dict[Operation, tuple[Callable[[Array], Array], float]] = {
     Operation("tanh"): (np.tanh, 5),
     Operation("erf"): (erf, 5),
     Operation("mish"): (mish, 8),
+    Operation("softplus"): (softplus, 7),
     Operation("exp"): (np.exp, 4),
     Operation("abs"): (np.abs, 0),
     Operation("neg"): (lambda x: -x, 0),
@@ -187,6 +192,7 @@ NODES: list[tuple[Operation, str, dict[str, float | str]]] = [
     (Operation("gelu"), "Gelu", {}),
     (Operation("gelu_tanh"), "Gelu", {"approximate": "tanh"}),
     (Operation("mish"), "Mish", {}),
+    (Operation("softplus"), "Softplus", {}),
     (Operation("exp"), "Exp", {}),
     (Operation("sqrt"), "Sqrt", {}),
     (Operation("abs"), "Abs", {}),

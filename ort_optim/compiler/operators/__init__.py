@@ -23,6 +23,7 @@ OPERATORS: Mapping[str, Parser] = MappingProxyType(
         "Abs": elementwise.unary("abs"),
         "Add": elementwise.binary("add"),
         "AveragePool": windows.average_pool,
+        "BatchNormalization": elementwise.batch_normalization,
         "Clip": elementwise.clip,
         "Concat": movement.concat,
         "Conv": windows.conv,

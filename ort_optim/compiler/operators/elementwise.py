@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ort_optim.compiler.layers import Applied, Elementwise, Weight
+from ort_optim.compiler.layers import Applied, Elementwise, Normal, Normalization, Weight
 from ort_optim.compiler.scope import Node, Refusal
 from ort_optim.kernels import functions
 from ort_optim.kernels.epilogue import Operand, Operation
@@ -67,6 +67,29 @@ def p_relu(node: Node) -> None:
         _apply(node, "leaky_relu", slope)
     else:
         binary("prelu")(node)
+
+
+def batch_normalization(node: Node) -> None:
+    node.allow("epsilon", "is_test", "momentum", "spatial", "training_mode")
+    if node.opset < 7 and not node.integer("is_test", 0):
+        raise Refusal("is_test=0")
+    if node.integer("training_mode", 0):
+        raise Refusal("training_mode=1")
+    if not node.integer("spatial", 1):
+        raise Refusal("spatial=0")
+    shape = node.shape(0)
+    weights = [node.weight(index, 1) for index in (1, 2, 3, 4)]
+    for each in weights:
+        if each.dims != (shape.C,):
+            raise Refusal(f"{each.dims[0]} constants for {shape.C} channels")
+    scale, bias, mean, variance = weights
+    epsilon = _float32(node.real("epsilon", 1e-5))
+    normalization = Normalization(scale, bias, mean, variance, epsilon)
+    epilogue = [
+        Applied(Operation("mul", operand="constant"), Normal(normalization, "factor")),
+        Applied(Operation("add", operand="constant"), Normal(normalization, "shift")),
+    ]
+    node.add(Elementwise(), [node.value(0)], shape, epilogue)
 
 
 def binary(kind: str) -> Parser:

@@ -24,7 +24,11 @@ from ort_optim.graph.weights import is_external, size_bytes
 
 EMBEDDED_BYTES = 1024
 
-PARAMETERS = {"Conv": (1, 2), "ConvTranspose": (1, 2)}
+PARAMETERS = {
+    "BatchNormalization": (1, 2, 3, 4),
+    "Conv": (1, 2),
+    "ConvTranspose": (1, 2),
+}
 """Inputs that are weights whatever their size."""
 
 SETTINGS = {"Resize": (1, 2, 3), "Upsample": (1,)}
