@@ -34,6 +34,11 @@ class TensorFact:
     dims: tuple[int | None, ...] | None
 
 
+def _not_float(name: str, fact: TensorFact | None) -> str:
+    is_known = fact is not None and fact.element_type != TensorProto.UNDEFINED
+    return f"{name} is not float32" if is_known else f"the type of {name} is not known"
+
+
 class Scope:
     """The tensors of a region by name, and its layers so far."""
 
@@ -55,7 +60,7 @@ class Scope:
         """Input `number` of the region, a value."""
         dims = fact.dims if fact is not None else None
         if fact is None or fact.element_type != FLOAT:
-            self.refused[name] = f"{name} is not float32"
+            self.refused[name] = _not_float(name, fact)
         elif dims is None or len(dims) != 4:
             rank = "unknown rank" if dims is None else f"rank {len(dims)}"
             self.refused[name] = f"{name} has {rank}, not 4"
@@ -74,7 +79,7 @@ class Scope:
     def add_weight(self, name: str, number: int, fact: TensorFact | None) -> None:
         """Input `number` of the region, a constant."""
         if fact is None or fact.element_type != FLOAT:
-            self.refused[name] = f"{name} is not float32"
+            self.refused[name] = _not_float(name, fact)
         elif fact.dims is None or None in fact.dims:
             self.refused[name] = f"the dimensions of {name} are not known"
         else:
