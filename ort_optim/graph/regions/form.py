@@ -39,6 +39,7 @@ from ort_optim.graph.skeleton import copy_fields, skeleton_model
 
 DOMAIN = "ort_optim"
 VERSION = 1
+IMAGE_RANK = 4
 OLDEST_IR = 8  # the first with model-local functions
 
 LISTS = ("template", "tile")
@@ -100,7 +101,10 @@ def _check(model: ModelProto, regions: Sequence[Region], tilings: Sequence[Tilin
 
 
 def _types(model: ModelProto, regions: Sequence[Region]) -> dict[str, TypeProto]:
-    """Inferred types by name. Symbolic sizes, which inference may get wrong, are left unknown."""
+    """Inferred types by name. Symbolic sizes, which inference may get wrong, are left unknown.
+
+    Where no type, rank or number of channels is found, what is stated of an image counts.
+    """
     inferred = infer(skeleton_model(model, with_value_info=False)).graph
     found: dict[str, TypeProto] = {}
     for info in (*inferred.output, *inferred.input, *inferred.value_info):
@@ -108,7 +112,24 @@ def _types(model: ModelProto, regions: Sequence[Region]) -> dict[str, TypeProto]
             found[info.name] = info.type
             for dim in info.type.tensor_type.shape.dim:
                 dim.ClearField("dim_param")
+    for info in model.graph.value_info:
+        stated = info.type.tensor_type.shape.dim
+        if len(stated) == IMAGE_RANK:
+            _add_channels(found.setdefault(info.name, TypeProto()).tensor_type, info)
     return found
+
+
+def _add_channels(found: TypeProto.Tensor, stated: ValueInfoProto) -> None:
+    """Take rank and channels of an image from what is stated, if they are not known yet."""
+    found.elem_type = found.elem_type or stated.type.tensor_type.elem_type
+    if not found.HasField("shape"):
+        for _ in range(IMAGE_RANK):
+            found.shape.dim.add()
+    given = stated.type.tensor_type.shape.dim[1]
+    if len(found.shape.dim) == IMAGE_RANK and not found.shape.dim[1].HasField("dim_value"):
+        found.shape.dim[1].ClearField("dim_param")
+        if given.HasField("dim_value"):
+            found.shape.dim[1].dim_value = given.dim_value
 
 
 class _Bodies:

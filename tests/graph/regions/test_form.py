@@ -177,6 +177,18 @@ def test_value_infos_are_inferred_anew_and_inner_ones_go() -> None:
     assert not wrapped(inner).graph.value_info
 
 
+def test_what_is_stated_counts_where_nothing_is_inferred() -> None:
+    before = model(
+        "g (float[n] f, int64[4] s) => (float[1,8,6,6] y) { x = Reshape(f, s) y = conv(x, w) }"
+    )
+    before.graph.value_info.append(
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 8, 6, 6])
+    )
+    (info,) = wrapped(before).graph.value_info
+    assert info.name == "x"
+    assert [dim.dim_value for dim in info.type.tensor_type.shape.dim] == [0, 8, 0, 0]
+
+
 def test_notes_of_nodes_go_along_and_shared_bodies_keep_those_that_hold_for_all() -> None:
     single = model(BODIES["one conv"])
     single.graph.node[0].doc_string = "of the node"
