@@ -10,13 +10,15 @@ the body.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from onnx import ModelProto, TensorProto
 
-from ort_optim.compiler.build import Progress, compile_all
+from ort_optim.compiler.build import BuildError, Progress, compile_all
 from ort_optim.compiler.cache import CodeCache
+from ort_optim.compiler.code import CodeFile
 from ort_optim.compiler.draft import Draft, finish
 from ort_optim.compiler.layers import Convolution, LayerGraph
 from ort_optim.compiler.lower import Choice, lower
@@ -28,7 +30,7 @@ from ort_optim.graph.regions import Call, Tiling, sound_calls
 from ort_optim.graph.shapes import infer
 from ort_optim.graph.skeleton import skeleton_model
 from ort_optim.hardware import Target
-from ort_optim.kernels.base import Tile
+from ort_optim.kernels.base import Kernel, Tile
 from ort_optim.kernels.builder import Isa
 from ort_optim.kernels.rule import Resources, choose
 from ort_optim.kernels.spec import ConvSpec
@@ -37,9 +39,15 @@ from ort_optim.runtime import blob
 from ort_optim.runtime.library import library_path
 from ort_optim.runtime.machine import fingerprint, isa_of, layout_name
 
+log = logging.getLogger("ort_optim")
+
 Facts = Mapping[str, TensorFact]
 
 IMAGE_RANK = 4
+LARGEST = 2**63 - 1  # in a plan
+
+INTERNAL = "internal error"
+"""How the reason begins where it is our fault that a region is left."""
 
 
 class _Refusal(Exception):  # noqa: N818
@@ -91,11 +99,14 @@ def prepare(
             drafts[name] = _draft(same, facts, machine)
         except _Refusal as reason:
             left[name] = str(reason)
+        except Exception as error:  # a body that nobody thought of must not cost the session
+            log.warning("region %s can't be compiled", name, exc_info=True)
+            left[name] = f"{INTERNAL}: {error!r}"
     kernels = [kernel for draft in drafts.values() for kernel in draft.kernels]
     code = compile_all(kernels, isa, cache, progress=progress)
     plans: list[RegionPlan] = []
     for name, draft in drafts.items():
-        plan = finish(draft, code)
+        plan = _plan(draft, code)
         if isinstance(plan, str):
             left[name] = plan
         else:
@@ -136,15 +147,23 @@ def _facts(model: ModelProto, calls: Sequence[Call]) -> Facts:
     for tensor in model.graph.initializer:
         facts[tensor.name] = TensorFact(tensor.data_type, tuple(tensor.dims))
     if any(name not in facts for call in calls for name in call.node.input):
-        bare = skeleton_model(model, with_value_info=False)
-        for info in bare.graph.output:
-            info.type.tensor_type.ClearField("shape")
-        graph = infer(bare).graph
-        inferred = {info.name: fact_of(info) for info in (*graph.output, *graph.value_info)}
+        inferred = _inferred(model)
         stated = {info.name: fact_of(info) for info in model.graph.value_info}
         for name in {name for call in calls for name in call.node.input} - facts.keys():
             facts[name] = _with_channels(inferred.get(name, _UNKNOWN), stated.get(name, _UNKNOWN))
     return facts
+
+
+def _inferred(model: ModelProto) -> Facts:
+    """Types and shapes that inference finds; none in a model too damaged to be copied."""
+    try:
+        bare = skeleton_model(model, with_value_info=False)
+        for info in bare.graph.output:
+            info.type.tensor_type.ClearField("shape")
+        graph = infer(bare).graph
+        return {info.name: fact_of(info) for info in (*graph.output, *graph.value_info)}
+    except (KeyError, TypeError, ValueError):  # no UTF-8, unknown types
+        return {}
 
 
 _UNKNOWN = TensorFact(TensorProto.UNDEFINED, None)
@@ -186,6 +205,17 @@ def _draft(calls: Sequence[Call], facts: Facts, machine: _Machine) -> Draft:
     if isinstance(draft, str):
         raise _Refusal(draft)
     return draft
+
+
+def _plan(draft: Draft, code: Mapping[Kernel, CodeFile | BuildError]) -> RegionPlan | str:
+    """The plan of a region, or why there is none that the native library could read."""
+    plan = finish(draft, code)
+    if isinstance(plan, RegionPlan):
+        constants = [value for operation, value, _ in plan.program if operation == "const"]
+        numbers = (*constants, *plan.packed_bytes, *(value for _, value in plan.guards))
+        if max(map(abs, numbers), default=0) > LARGEST:
+            return "sizes of more than 63 bits"
+    return plan
 
 
 def _common(facts: Sequence[TensorFact | None]) -> TensorFact | None:

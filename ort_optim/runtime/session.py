@@ -31,7 +31,7 @@ from ort_optim.graph.regions import DOMAIN
 from ort_optim.hardware import Target, detect
 from ort_optim.runtime import library
 from ort_optim.runtime.outline import MalformedError, outline
-from ort_optim.runtime.prepare import Prepared, prepare
+from ort_optim.runtime.prepare import INTERNAL, Prepared, prepare
 from ort_optim.runtime.stats import ALL, REGISTRATION, SessionStats, entry, note, read_stats
 
 log = logging.getLogger("ort_optim")
@@ -107,6 +107,9 @@ def _complete(
         registration = _register(options, prepared.extension)
     except (OSError, RuntimeError, OrtOptimError) as error:  # no folder for code, a code file gone
         return _leave_all(options, str(error))
+    except Exception as error:  # of ours; the model still runs
+        log.warning("the regions of the model can't be compiled", exc_info=True)
+        return _leave_all(options, f"{INTERNAL}: {error!r}")
     _tell(prepared)
     note(options, registration, [plan.name for plan in prepared.plans], prepared.left)
     return options
