@@ -6,6 +6,7 @@ Trial        what came of it
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -29,7 +30,7 @@ Progress = Callable[[int, int], None]
 ERROR_CLASSES = (2, 1, 0)
 """All templates; none less exact than Winograd F(2x2); plain sums only."""
 
-NO_REGION = "no convolution is in a region"
+NO_REGION = "there is no convolution"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def try_tiling(
     for worst in ERROR_CLASSES:
         tiled = tile(model, target, worst_error_class=worst)
         if not tiled.regions:
-            return replace(trial, tiled=tiled) if trial.verdict is None else trial
+            return Trial(tiled, False, _why_none(tiled)) if trial.verdict is None else trial
         if reason := unavailable_reason() or _foreign(target):
             return Trial(tiled, False, reason)
         prepared = prepare(tiled.model, target, search.threads, CodeCache(), progress=progress)
@@ -79,6 +80,14 @@ def try_tiling(
         if trial.kept:
             return _timed(search, trial, prepared.extension, feeds) if timing else trial
     return trial
+
+
+def _why_none(tiled: Tiled) -> str:
+    """The reason that most convolutions are left for."""
+    reasons = Counter(layer.refusal for layer in tiled.layers if layer.refusal)
+    return (
+        f"no convolution is in a region: {reasons.most_common(1)[0][0]}" if reasons else NO_REGION
+    )
 
 
 def _foreign(target: Target) -> str | None:

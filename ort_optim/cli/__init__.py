@@ -20,7 +20,7 @@ COMMANDS = {
     "optimize": "optimize a model, verify that its outputs agree, and report what was done",
     "inspect": "print what is in a model: inputs, layers, shapes, multiply-accumulates, weights",
     "compare": "compare the outputs of two models; exit code 3 when they differ",
-    "bench": "time models side by side, as ONNX Runtime runs them with all its optimizations",
+    "bench": "time models side by side, as ONNX Runtime runs them with and without our library",
     "probe": "print the hardware facts",
     "inline": (
         "write the plain model: calls of ort_optim's functions become the nodes they stand for"

@@ -21,6 +21,7 @@ from ort_optim.cli.model_argument import (
     open_session,
     read_model,
     shared_pins,
+    with_library,
 )
 from ort_optim.cli.shape_argument import add_shape_argument, parse_shapes
 from ort_optim.cli.tables import cell, figure, make_console, make_table
@@ -32,7 +33,7 @@ from ort_optim.verify.judge import Verdict, Verifier
 from ort_optim.verify.speed import Ratio, compare_times
 
 NAME = "bench"
-HELP = "time models side by side, as ONNX Runtime runs them with all its optimizations"
+HELP = "time models side by side, as ONNX Runtime runs them with and without our library"
 
 DEFAULT_RUNS = 50
 DEFAULT_SECONDS = 10.0
@@ -96,7 +97,10 @@ def run(args: argparse.Namespace) -> int:
     threads = args.threads or load_target(NATIVE).cores
     with tempfile.TemporaryDirectory() as scratch, Engine(threads=threads) as engine:
         engine.start()
-        models = [read_model(path, Path(scratch)) for path in args.models]
+        models = []
+        for model in (read_model(path, Path(scratch)) for path in args.models):
+            extended = with_library(model, threads)
+            models += [model] if extended is None else [model, extended]
         sessions = [open_session(engine, model, optimize=True) for model in models]
         inputs = [engine.inputs(session) for session in sessions]
         for model, session, infos in zip(models, sessions, inputs, strict=True):
@@ -117,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"ONNX Runtime can't run the models on one input: {error}") from None
     results = [
         Result(
-            str(model.path),
+            model.label,
             tuple(times),
             compare_times(times_ms[0], times) if index else None,
             verdicts[index],

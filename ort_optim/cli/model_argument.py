@@ -1,6 +1,6 @@
 """Models and samples given on the command line, opened and ready to run.
 
-read_models      paths -> ModelArgument, each with what the engine opens
+read_model       path -> ModelArgument, with what the engine opens;  with_library: and our library
 open_session     a session, or one line that says why ONNX Runtime refuses the model
 choose_inputs    the user's samples, or generated ones that the model accepts
 """
@@ -8,14 +8,18 @@ choose_inputs    the user's samples, or generated ones that the model accepts
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnx import ModelProto
 
+from ort_optim.compiler.cache import CodeCache
 from ort_optim.engine import Engine, EngineError, ModelSource, TensorInfo, Value, make_source
 from ort_optim.errors import InputError, WorkerError
 from ort_optim.graph import load_model
+from ort_optim.hardware import NATIVE, load_target
+from ort_optim.runtime.library import unavailable_reason
+from ort_optim.runtime.prepare import prepare
 from ort_optim.verify.data import load_samples
 from ort_optim.verify.dimensions import check_pins
 from ort_optim.verify.inputs import InputFailure, find_inputs
@@ -25,11 +29,20 @@ Feeds = dict[str, Value]
 
 @dataclass(frozen=True)
 class ModelArgument:
-    """A model file: its structure, and the form in which it travels to the engine."""
+    """A model file: its structure, and the form in which it travels to the engine.
+
+    `is_extended`: sessions run its regions with our library.
+    """
 
     path: Path
     structure: ModelProto
     source: ModelSource
+    is_extended: bool = False
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return f"{self.path} (with ort_optim)" if self.is_extended else str(self.path)
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,17 @@ def read_model(path: Path, scratch: Path) -> ModelArgument:
     loaded = load_model(path)
     source = make_source(loaded.model, loaded.folder, scratch)
     return ModelArgument(path, loaded.model, source)
+
+
+def with_library(model: ModelArgument, threads: int) -> ModelArgument | None:
+    """The same model with its regions run by our library; None where it has none that can be."""
+    if unavailable_reason() is not None:
+        return None
+    prepared = prepare(model.structure, load_target(NATIVE), threads, CodeCache())
+    if prepared.extension is None:
+        return None
+    source = replace(model.source, extension=prepared.extension)
+    return replace(model, source=source, is_extended=True)
 
 
 def open_session(

@@ -8,7 +8,9 @@ import onnx
 import pytest
 from onnx import ModelProto
 
+import ort_optim
 from ort_optim.cli import main
+from tests.toolbox import ROOT
 from tests.verify.models import chain, parse
 
 
@@ -96,3 +98,14 @@ def test_bad_arguments_give_2_and_one_line(
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.err.count("\n") == 1
+
+
+def test_a_model_with_regions_is_timed_with_our_library_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiled = tmp_path / "tiled.onnx"
+    ort_optim.optimize(ROOT / "models" / "digits_resnet.onnx", tiled, timing=False)
+    assert main(["bench", str(tiled), "--runs", "2", "--threads", "1", "--json"]) == 0
+    models = json.loads(capsys.readouterr().out)["models"]
+    assert [each["path"] for each in models] == [str(tiled), f"{tiled} (with ort_optim)"]
+    assert models[1]["outputs_agree"] is True
