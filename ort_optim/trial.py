@@ -7,7 +7,6 @@ Trial        what came of it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from onnx import ModelProto
@@ -24,8 +23,6 @@ from ort_optim.tiling import Tiled, tile
 from ort_optim.verify.inputs import Feeds
 from ort_optim.verify.judge import Verdict
 from ort_optim.verify.speed import Ratio, compare_times, look_twice
-
-Progress = Callable[[int, int], None]
 
 ERROR_CLASSES = (2, 1, 0)
 """All templates; none less exact than Winograd F(2x2); plain sums only."""
@@ -60,7 +57,6 @@ def try_tiling(
     feeds: Feeds,
     *,
     timing: bool,
-    progress: Progress | None = None,
 ) -> Trial:
     """Tile `model` for a target and find out whether that pays.
 
@@ -73,7 +69,7 @@ def try_tiling(
             return Trial(tiled, False, _why_none(tiled)) if trial.verdict is None else trial
         if reason := unavailable_reason() or _foreign(target):
             return Trial(tiled, False, reason)
-        prepared = prepare(tiled.model, target, search.threads, CodeCache(), progress=progress)
+        prepared = prepare(tiled.model, target, search.threads, CodeCache())
         if prepared.extension is None:
             return Trial(tiled, False, next(iter(prepared.left.values()), NO_REGION))
         trial = _judged(search, tiled, prepared.extension)
