@@ -121,8 +121,6 @@ def _register(options: ort.SessionOptions, extension: Extension | None) -> int |
         return None
     registration = library.stage(extension.blob)
     options.register_custom_ops_library(os.fspath(extension.library))
-    if options.optimized_model_filepath:
-        log.warning("the optimized model that ONNX Runtime writes has no bodies of regions")
     return registration
 
 
@@ -153,6 +151,8 @@ def _general_reason(options: ort.SessionOptions, providers: Sequence[Any] | None
         return f"{others[0]} may take them"
     if not names and _has_providers(options):
         return "the session options name execution providers"
+    if options.optimized_model_filepath:
+        return "the optimized model, which ONNX Runtime is to write, would lack their bodies"
     return library.unavailable_reason()
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from ort_optim.runtime import library
 from ort_optim.runtime.session import stats
-from tests.runtime.networks import assert_close, chain, feeds_of, plain, residual, tiled
+from tests.runtime.networks import assert_close, chain, feeds_of, names_of, plain, residual, tiled
 from tests.runtime.opened import opened
 from tests.toolbox import environment
 
@@ -46,6 +46,24 @@ def test_many_threads_on_sessions_of_several_models(threads: int) -> None:
     assert [stats(each).runs for each in sessions] == [120, 120, 2 * 80]
     for session in sessions:
         assert all(each.runs_under_way == 0 for each in stats(session).regions.values())
+
+
+@pytest.mark.usefixtures("warm")
+def test_sessions_may_be_made_by_many_threads_at_once() -> None:
+    models = [(tiled(each), each) for each in (residual(), chain(), residual(seed=1), chain(4))]
+    wanted = [plain(before, feeds_of(before, N=2)) for _, before in models]
+    start = threading.Barrier(8)
+
+    def work(number: int) -> None:
+        model, before = models[number % 4]
+        start.wait()
+        for _ in range(5):
+            session = opened(model)
+            assert_close(session.run(None, feeds_of(before, N=2)), wanted[number % 4])
+            assert stats(session).runs == len(names_of(model))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
 
 
 def resident_bytes() -> int:

@@ -14,7 +14,7 @@ from ort_optim.compiler import build
 from ort_optim.hardware import load_target
 from ort_optim.runtime import library
 from ort_optim.runtime import session as sessions
-from ort_optim.runtime.session import stats
+from ort_optim.runtime.session import InferenceSession, stats
 from ort_optim.runtime.stats import ALL
 from tests.runtime.networks import (
     assert_close,
@@ -25,6 +25,7 @@ from tests.runtime.networks import (
     tiled,
 )
 from tests.runtime.opened import FEEDS, check_left_to_ort, left, opened
+from tests.runtime.sessions import options
 
 pytestmark = pytest.mark.usefixtures("warm")
 
@@ -49,6 +50,15 @@ def test_one_switch_turns_it_off(
         check_left_to_ort(session, "ORT_OPTIM_DISABLE is set")
     else:
         assert not left(session)
+
+
+def test_a_model_that_ort_writes_can_be_loaded(model: ModelProto, tmp_path: Path) -> None:
+    base = options()
+    base.optimized_model_filepath = str(tmp_path / "written.onnx")
+    session = InferenceSession(model.SerializeToString(), base)
+    check_left_to_ort(session, "would lack their bodies")
+    again = InferenceSession(tmp_path / "written.onnx", options())
+    assert_close(again.run(None, FEEDS), plain(residual(), FEEDS), rtol=0)
 
 
 def test_without_the_native_library_ort_runs_all(

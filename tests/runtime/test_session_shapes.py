@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from ort_optim.compiler import build
 from ort_optim.runtime import prepare
-from ort_optim.runtime.session import stats
+from ort_optim.runtime.session import InferenceSession, stats
 from tests.runtime.networks import (
     assert_close,
     chain,
@@ -22,6 +22,7 @@ from tests.runtime.networks import (
     tiled,
 )
 from tests.runtime.opened import opened
+from tests.runtime.sessions import options
 
 pytestmark = pytest.mark.usefixtures("warm")
 
@@ -114,3 +115,13 @@ def test_every_batch_of_a_fixed_size_is_right() -> None:
     for batch in itertools.chain(range(6), (0, 3)):
         feeds = feeds_of(before, seed=batch, N=batch)
         assert_close(session.run(None, feeds), plain(before, feeds))
+
+
+def test_sizes_that_options_fix_are_right() -> None:
+    before = residual("N", "H")
+    base = options()
+    base.add_free_dimension_override_by_name("N", 4)
+    session = InferenceSession(tiled(before).SerializeToString(), base)
+    feeds = feeds_of(before, N=4, H=8, W=11)
+    assert_close(session.run(None, feeds), plain(before, feeds))
+    assert stats(session).runs == 1
