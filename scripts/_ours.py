@@ -17,12 +17,13 @@ from onnx import ModelProto
 
 from ort_optim.compiler.cache import CodeCache
 from ort_optim.graph.regions import Tiling, group, wrap
-from ort_optim.hardware import NATIVE, Target, detect, load_target
+from ort_optim.hardware import NATIVE, Target, detect, load_target, with_cached_figures
 from ort_optim.kernels.base import Tile
 from ort_optim.kernels.builder import Isa
 from ort_optim.kernels.rule import Resources, choose
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.templates import TEMPLATES, find_template
+from ort_optim.kernels.veto import Layer, alone, region_veto
 from ort_optim.runtime import library
 from ort_optim.runtime.machine import fingerprint, isa_of, layout_name
 from ort_optim.runtime.prepare import prepare
@@ -39,7 +40,7 @@ class RefusedError(Exception):
 def machine_of(name: str | None) -> Target:
     """The machine to generate code for: this one, or its caches with the vector unit of a target
     whose instructions it has too."""
-    here = detect()
+    here = with_cached_figures(detect())
     if name in (None, NATIVE):
         return here
     other = load_target(name)
@@ -59,12 +60,19 @@ def machine_of(name: str | None) -> Target:
 def choices_for(specs: Sequence[ConvSpec], variant: str, target: Target) -> list[tuple[str, Tile]]:
     """Template and tile of each layer. `variant` names a template, or is "rule".
 
-    Raises RefusedError where the template or the rule does not take one of them.
+    Raises RefusedError where the template or the rule does not take one of them, or the veto says
+    that a region of them does not pay.
     """
     isa = isa_of(target)
     if isinstance(isa, str):
         raise RefusedError(isa)
-    return [_choice(spec, variant, target, isa) for spec in specs]
+    choices = [_choice(spec, variant, target, isa) for spec in specs]
+    if variant == RULE:
+        layers = [Layer(spec, *choice) for spec, choice in zip(specs, choices, strict=True)]
+        borders = alone(layers[0], isa)[0], alone(layers[-1], isa)[1]
+        if reason := region_veto(layers, borders, target):
+            raise RefusedError(f"the veto: {reason}")
+    return choices
 
 
 def open_ours(

@@ -2,6 +2,7 @@
 
 parse        body -> LayerGraph, or why there is none
 Input        one input of a region
+known_facts  of the tensors of a model
 eligibility  for the nodes of a model: why one may not be in a region, None if it may
 """
 
@@ -105,14 +106,24 @@ Accept = Callable[[NodeProto, ConvSpec], str | None]
 """Why a convolution that could be compiled is not to be; None if it is."""
 
 
-def eligibility(
-    model: ModelProto, accept: Accept = lambda node, spec: None
-) -> Callable[[NodeProto], str | None]:
-    """For nodes of the model's main graph: why one may not be in a region, None if it may."""
+def known_facts(model: ModelProto) -> dict[str, TensorFact]:
+    """What is stated or can be inferred of the tensors of the model's main graph."""
     graph = infer(skeleton_model(model)).graph
     infos: list[ValueInfoProto] = [*graph.input, *graph.value_info, *graph.output]
-    facts = {info.name: fact_of(info) for info in infos}
-    inputs = {info.name for info in graph.input}
+    return {info.name: fact_of(info) for info in infos}
+
+
+def eligibility(
+    model: ModelProto,
+    accept: Accept = lambda node, spec: None,
+    facts: Mapping[str, TensorFact] | None = None,
+) -> Callable[[NodeProto], str | None]:
+    """For nodes of the model's main graph: why one may not be in a region, None if it may.
+
+    `facts` are the `known_facts`, where the caller has them.
+    """
+    facts = known_facts(model) if facts is None else facts
+    inputs = {info.name for info in model.graph.input}
     constants = {e.name: e for e in model.graph.initializer if e.name not in inputs}
     for node in model.graph.node:
         if is_constant(node) and (tensor := constant_tensor(node)) is not None:

@@ -41,8 +41,9 @@ NARROW = 0.72
 """With one block, each input element is loaded for too few products: 3x3 16->16, and 16->3 counted
 as 16->16, run at 172 to 182 GFLOP/s."""
 
-EDGE_COLUMNS = 0.5
-"""Columns that the borders of a row cost more: 3x3 on 6x6 and 7x7 runs at 217 to 222 GFLOP/s."""
+EDGE_COLUMNS = 0.125
+"""Columns that the borders of a row cost more, for each of (KH - 1) * (KW - 1): 3x3 on 6x6 and 7x7
+runs at 217 to 222 GFLOP/s, 5x5 on 6x6 and 13x13 at 170 to 190."""
 
 ALIGNED_CHANNELS = 4
 """Layout changes take multiples of 4 channels: 65->65 and 66->130 go by gemm, 64->65 does not."""
@@ -217,7 +218,8 @@ def _blocked_us(spec: ConvSpec, sizes: Sizes, machine: Machine) -> float:
     depth = spec.group_Cin if spec.group_Cin < lanes else _padded(spec.group_Cin, lanes)
     rows = _padded(spec.group_Cout, lanes)
     weights = spec.group * rows * depth * spec.KH * spec.KW
-    macs = weights * sizes.N * sizes.OH * (sizes.OW + EDGE_COLUMNS)
+    edges = EDGE_COLUMNS * (spec.KH - 1) * (spec.KW - 1)
+    macs = weights * sizes.N * sizes.OH * (sizes.OW + edges)
     moved = sizes.inputs * depth * spec.group + sizes.outputs * rows * spec.group + weights
     memory_us = machine.memory_us(moved)
     if rows == lanes:  # too little arithmetic to hide the loads behind

@@ -6,7 +6,7 @@
        first choice. It is taken if the machine has what that one demands.
     3. If not, the layer stays with ONNX Runtime.
 
-    4. Apart from that, a veto: what a cost model says ONNX Runtime does better is left to it.
+    4. Apart from that, a veto (`veto.py`): what ONNX Runtime does better is left to it.
 
 A fact of the machine that is not known counts as not enough.
 

@@ -1,0 +1,176 @@
+"""How long our own kernels take for a convolution, in the terms of `ort_cost`.
+
+    estimate_us   one step of a region, one thread, from spec, template, tile and target alone
+    border_us     the step that brings a tensor into a region's layout, or out of it
+
+Each kernel is modelled as multiplications at a part of the core's peak, beside which its weights,
+and what it reads and writes, come from memory. The parts were read from chains of four layers on
+the machine that `ort_cost` describes, where these estimates are 9% off in the mean. Each constant
+says what it was read from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ort_optim.hardware import Target
+from ort_optim.kernels.base import Tile
+from ort_optim.kernels.ort_cost import FLOAT_BYTES, Machine, Sizes
+from ort_optim.kernels.panels import Panels, panels_of
+from ort_optim.kernels.spec import ConvSpec
+
+STEP_US = 0.6
+"""A step that has next to nothing to do: 1x1 24->6 on one pixel, in a chain, takes 0.8 us."""
+
+CALL_US = 1.5
+"""A region's call: a session of one such step takes 2 to 3 us, one of ONNX Runtime's Conv 3."""
+
+# -- panels: pointwise, direct, first layers -------------------------------------------------------
+
+WIDE = 0.95
+"""Part of the peak with two vectors of outputs or more: 1x1 64->64 to 832->160 run at 205 to 229 of
+247 GFLOP/s, 3x3 and 5x5 at 215 to 235."""
+
+NARROW, NARROW_1X1 = 0.80, 0.66
+"""With one vector each number of x is read for few products, in 1x1 for one: 3x3 256->6 and 8->12
+run at 190 to 203, 1x1 16->16 and 64->16 at 164."""
+
+DOTS = 0.5
+"""Sums over vectors of input channels end in sums over lanes: 3x3 64->3 runs at 120."""
+
+LANES = 0.6
+"""Groups in the lanes of a vector, whose numbers of x are moved to where their group is: depthwise
+3x3 runs at 72 to 107, 5x5 at 130."""
+
+# -- depthwise -------------------------------------------------------------------------------------
+
+DEPTHWISE = 0.95
+TAPS = {1: 3.0, 2: 4.0}
+"""What an output costs beside its KH * KW products, in products, by horizontal stride (2 stands for
+more)."""
+
+DEPTHWISE_COLUMNS = 2.0
+"""Columns that the borders of a row cost more: 3x3 runs at 118 GFLOP/s on 26 columns, at 83 to 98
+on 13, at 85 to 92 on 7."""
+
+# -- Winograd --------------------------------------------------------------------------------------
+
+PRODUCTS = 0.95
+"""Part of the peak of the matrix products."""
+
+TRANSFORM = {2: 10.0, 4: 13.0}
+"""What a number of a transformed input or output costs, in products, by m of F(m x m, 3 x 3): 8->8
+on 128x128, transforms all but alone, takes 178 us with F(4x4), 278 with F(2x2)."""
+
+# -- memory ----------------------------------------------------------------------------------------
+
+WEIGHTS_BYTES_PER_FLOP = 0.14
+"""Bandwidth for Winograd's weights, by the peak: 3x3 224->224 on 7x7 reads 7.2 MB in 248 us with
+F(4x4)."""
+
+WEIGHTS_WAITED_FOR = 0.4
+"""Part of that time which nothing else fills: 3x3 192->256 on 14x14 takes 393 us with F(4x4), its
+products and transforms 270, its 7.1 MB of weights 200."""
+
+
+def estimate_us(spec: ConvSpec, template: str, tile: Tile, target: Target) -> float | None:
+    """Microseconds that a template takes for the convolution on one core of `target`, between
+    others in a region.
+
+    Args:
+        spec: The convolution; what is fused into its store comes at no cost.
+        template: Name of the template.
+        tile: Its tile.
+        target: The machine. Facts it lacks are replaced by the defaults of `ort_cost`.
+
+    None where a size is not known, or the template.
+    """
+    sizes, kernel = Sizes.of(spec), _KERNELS.get(template)
+    if sizes is None or kernel is None:
+        return None
+    return STEP_US + kernel(spec, tile, sizes, Machine.of(target))
+
+
+def border_us(images: int, channels: int, pixels: int, target: Target) -> float:
+    """Microseconds to change the layout of a tensor of so many images, channels and pixels."""
+    machine = Machine.of(target)
+    return STEP_US + machine.memory_us(
+        images * pixels * (channels + _padded(channels, machine.lanes))
+    )
+
+
+def _panels_us(
+    spec: ConvSpec, tile: Tile, sizes: Sizes, machine: Machine, *, single: bool
+) -> float:
+    panels = panels_of(spec, tile, machine.lanes, single=single)
+    taps = spec.KH * spec.KW / panels.phases
+    vectors = panels.groups * panels.vectors * _channels(panels)
+    macs = sizes.outputs * taps * vectors * machine.lanes
+    floats = sizes.inputs * (spec.Cin if single else _padded(spec.Cin, machine.lanes))
+    floats += sizes.outputs * _padded(spec.Cout, machine.lanes)
+    floats += panels.floats
+    return max(machine.compute_us(macs, _part(panels)), machine.memory_us(floats))
+
+
+def _part(panels: Panels) -> float:
+    if panels.reading in ("dots", "lanes"):
+        return DOTS if panels.dots else LANES
+    if panels.vectors > 1:
+        return WIDE
+    return NARROW_1X1 if panels.conv.kernel == (1, 1) else NARROW
+
+
+def _channels(panels: Panels) -> float:
+    """Channels that a vector is summed over: `Panels.channels` in the mean of all panels."""
+    conv = panels.conv
+    if panels.reading != "channels" or not panels.shared:
+        return panels.channels
+    width, size = panels.nv * panels.v, conv.group_Cout
+    starts = range(0, conv.Cout, width)
+    groups = [(min(at + width, conv.Cout) - 1) // size - at // size + 1 for at in starts]
+    return conv.group_Cin * sum(groups) / len(groups)
+
+
+def _blocks_us(spec: ConvSpec, tile: Tile, sizes: Sizes, machine: Machine) -> float:
+    return _panels_us(spec, tile, sizes, machine, single=False)
+
+
+def _single_us(spec: ConvSpec, tile: Tile, sizes: Sizes, machine: Machine) -> float:
+    return _panels_us(spec, tile, sizes, machine, single=True)
+
+
+def _depthwise_us(spec: ConvSpec, tile: Tile, sizes: Sizes, machine: Machine) -> float:
+    channels = _padded(spec.Cin, machine.lanes)
+    taps = spec.KH * spec.KW + TAPS[min(2, spec.strides[1])]
+    macs = sizes.N * sizes.OH * (sizes.OW + DEPTHWISE_COLUMNS) * channels * taps
+    moved = (sizes.inputs + sizes.outputs) * channels
+    return max(machine.compute_us(macs, DEPTHWISE), machine.memory_us(moved))
+
+
+def _winograd(m: int) -> Callable[[ConvSpec, Tile, Sizes, Machine], float]:
+    def kernel_us(spec: ConvSpec, tile: Tile, sizes: Sizes, machine: Machine) -> float:
+        positions = (m + 2) ** 2
+        Cin, Cout = (_padded(each, machine.lanes) for each in (spec.Cin, spec.Cout))
+        numbers = positions * sizes.N * -(-sizes.OH // m) * -(-sizes.OW // m)
+        products = machine.compute_us(numbers * spec.Cin * Cout, PRODUCTS)
+        transforms = machine.compute_us(numbers * (Cin + Cout) * TRANSFORM[m], 1.0)
+        moved = machine.memory_us(sizes.inputs * Cin + sizes.outputs * Cout)
+        floats = positions * spec.Cin * Cout
+        weights = 1e-3 * FLOAT_BYTES * floats / (WEIGHTS_BYTES_PER_FLOP * machine.peak_gflops)
+        return max(max(products + transforms, moved) + WEIGHTS_WAITED_FOR * weights, weights)
+
+    return kernel_us
+
+
+def _padded(channels: int, lanes: int) -> int:
+    return -(-channels // lanes) * lanes
+
+
+_KERNELS: dict[str, Callable[[ConvSpec, Tile, Sizes, Machine], float]] = {
+    "pointwise": _blocks_us,
+    "direct": _blocks_us,
+    "first_layer": _single_us,
+    "depthwise": _depthwise_us,
+    "winograd_f23": _winograd(2),
+    "winograd_f43": _winograd(4),
+}
