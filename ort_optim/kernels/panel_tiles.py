@@ -123,7 +123,7 @@ def panel_demand(panels: Panels, conv: ConvSpec, tile: Tile) -> Demand:
     return Demand(
         registers=_registers(tile),
         l1_bytes=per_tile * FLOAT_BYTES,
-        l2_bytes=depth * (width + tile["mr"]) * FLOAT_BYTES,
+        l2_bytes=depth * (width + tile["mr"] * (panels.v if panels.dots else 1)) * FLOAT_BYTES,
         packed_bytes=panels.floats * FLOAT_BYTES,
         tasks=tasks,
     )
