@@ -14,10 +14,12 @@ SUPPORTED = ("avx512f", "avx2")
 
 
 def fingerprint(target: Target) -> str:
-    """Such as "x86_64 512x32 fma L1=49152 L2=1048576"; equal machines get equal tilings."""
+    """Such as "x86_64 512x32 fma L1=49152 L2=1048576 16 GiB"; equal machines get equal tilings."""
     caches = [f"L{level}={c.bytes_per_core}" for level in (1, 2) if (c := target.cache(level))]
     unit = f"{target.vector_bits}x{target.vector_registers}"
-    return " ".join([target.arch, unit, *(["fma"] if target.fma else []), *caches])
+    memory = target.usable_memory_bytes
+    gigabytes = [f"{memory >> 30} GiB"] if memory else []
+    return " ".join([target.arch, unit, *(["fma"] if target.fma else []), *caches, *gigabytes])
 
 
 def isa_of(target: Target) -> Isa | str:

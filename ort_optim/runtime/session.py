@@ -15,6 +15,7 @@ import functools
 import io
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,22 @@ from ort_optim.hardware import Target, detect
 from ort_optim.runtime import library
 from ort_optim.runtime.outline import MalformedError, outline
 from ort_optim.runtime.prepare import INTERNAL, Prepared, prepare
-from ort_optim.runtime.stats import ALL, REGISTRATION, SessionStats, entry, note, read_stats
+from ort_optim.runtime.stats import (
+    ALL,
+    REGISTRATION,
+    SessionStats,
+    entry,
+    note,
+    noted,
+    read_stats,
+)
 
 log = logging.getLogger("ort_optim")
 
 SWITCH = "ORT_OPTIM_DISABLE"
 """Environment variable: anything but nothing and 0 leaves all regions to ONNX Runtime."""
+
+PROGRESS_SECONDS = 2.0
 
 CPU = "CPUExecutionProvider"
 OUR_PROVIDERS = frozenset({CPU, "AzureExecutionProvider"})
@@ -96,6 +107,8 @@ def _complete(
     if not any(each.domain == DOMAIN for each in model.functions):
         return options
     if entry(options, REGISTRATION) is not None:
+        if noted(options) in ({ALL}, {f.name for f in model.functions if f.domain == DOMAIN}):
+            return options
         raise InputError(
             "these session options are those of another model: give fresh ones to each model"
         )
@@ -131,15 +144,21 @@ def _leave_all(options: ort.SessionOptions, reason: str) -> ort.SessionOptions:
 
 
 class _Progress:
-    """Says once that kernels are being compiled: the first session on a machine takes seconds."""
+    """Says that kernels are being compiled, and from time to time how many are done: the first
+    session on a machine takes seconds."""
 
     def __init__(self) -> None:
-        self._told = False
+        self._told_at: float | None = None
 
     def __call__(self, done: int, total: int) -> None:
-        if not self._told:
-            self._told = True
+        now = time.monotonic()
+        if self._told_at is None:
             log.warning("compiling %d kernels for this machine, once", total)
+        elif now - self._told_at > PROGRESS_SECONDS:
+            log.warning("%d of %d kernels are compiled", done, total)
+        else:
+            return
+        self._told_at = now
 
 
 def _general_reason(options: ort.SessionOptions, providers: Sequence[Any] | None) -> str | None:

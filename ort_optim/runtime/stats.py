@@ -69,6 +69,12 @@ def note(
         options.add_session_config_entry(f"{LEFT}{number}", f"{name}: {reason}"[:MOST_TEXT])
 
 
+def noted(options: Options) -> set[str]:
+    """The names of all regions that options remember, or `ALL`."""
+    left = {line.partition(": ")[0] for line in _entries(options, LEFT)}
+    return left.union(_entries(options, REGION))
+
+
 def entry(options: Options, key: str) -> str | None:
     """A configuration entry, None where there is none."""
     try:

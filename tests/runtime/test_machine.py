@@ -34,8 +34,16 @@ def test_caches_of_the_first_two_levels_are_in_it() -> None:
     assert "L1=" not in fingerprint(replace(found, caches=()))
 
 
+def test_memory_is_in_it_by_the_gigabyte() -> None:
+    assert V4.memory_bytes is not None
+    same = replace(V4, memory_bytes=V4.memory_bytes + 1)
+    half = replace(V4, memory_bytes=V4.memory_bytes // 2)
+    assert fingerprint(same) == fingerprint(V4)
+    assert fingerprint(half) != fingerprint(V4)
+
+
 def test_names_and_load_are_not_in_it() -> None:
-    other = replace(V4, name="other", model="x", memory_bytes=1, gpus=(), warnings=("w",))
+    other = replace(V4, name="other", model="x", gpus=(), warnings=("w",))
     assert fingerprint(other) == fingerprint(V4)
 
 

@@ -117,8 +117,15 @@ def test_options_serve_one_model(model: ModelProto) -> None:
     base = session_options(model)
     with pytest.raises(InputError, match="fresh ones"):
         session_options(tiled(chain()), base)
-    with pytest.raises(InputError, match="fresh ones"):
-        InferenceSession(model.SerializeToString(), base)
+    assert session_options(model, base) is base
+
+
+def test_options_may_be_made_before_our_session_is(
+    model: ModelProto, expected: list[np.ndarray]
+) -> None:
+    session = InferenceSession(model.SerializeToString(), session_options(model, options()))
+    assert_close(session.run(None, FEEDS), expected)
+    assert stats(session).runs == 1
 
 
 def test_options_serve_any_number_of_sessions_of_their_model(
