@@ -1,7 +1,7 @@
 """All convolution templates.
 
-    TEMPLATES       in the order in which they are listed and tried
-    find_template   by name
+TEMPLATES       in the order in which they are listed and tried
+find_template   by name
 """
 
 from __future__ import annotations
