@@ -50,7 +50,10 @@ def load_model(path: Path) -> LoadedModel:
         raise InputError(_not_a_model(path, raw))
     # A hub's cache names the model by a link too: external data lies beside the link.
     folder = path.absolute().parent
-    _check_text(path, model)
+    try:
+        _check_text(path, model)
+    except UnicodeDecodeError:  # some versions of protobuf refuse what others hand out as bytes
+        raise InputError(_damaged_text(path)) from None
     _check_tensors(path, model)
     external = [(t, external_range(t, folder)) for t in tensors(model) if is_external(t)]
     files = tuple(dict.fromkeys(where.path for _, where in external))
@@ -100,6 +103,10 @@ def _not_a_model(path: Path, raw: bytes) -> str:
     return f"{path} is not an ONNX model, or it is truncated or damaged"
 
 
+def _damaged_text(path: Path) -> str:
+    return f"{path} holds names that are not UTF-8: it is damaged"
+
+
 def _check_text(path: Path, message: Message) -> None:
     """Refuse strings that are not UTF-8: protobuf hands them out as bytes."""
     for field, value in message.ListFields():
@@ -109,7 +116,7 @@ def _check_text(path: Path, message: Message) -> None:
             if isinstance(each, Message):
                 _check_text(path, each)
             elif isinstance(each, bytes):
-                raise InputError(f"{path} holds names that are not UTF-8: it is damaged")
+                raise InputError(_damaged_text(path))
 
 
 def _check_tensors(path: Path, model: ModelProto) -> None:

@@ -162,3 +162,16 @@ def test_unreadable_external_data_is_refused(
     tensor = onnx.load(path, load_external_data=False).graph.initializer[0]
     with pytest.raises(InputError, match="can't be read: Permission denied"):
         make_inline(tensor, tmp_path)
+
+
+def test_text_that_protobuf_refuses_to_hand_out_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, model: onnx.ModelProto) -> None:
+        b"\xff".decode()
+
+    monkeypatch.setattr("ort_optim.graph.load._check_text", refuse)
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [], [])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "m.onnx")
+    with pytest.raises(InputError, match="not UTF-8"):
+        load_model(tmp_path / "m.onnx")
