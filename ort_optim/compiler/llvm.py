@@ -14,11 +14,6 @@ from ort_optim.kernels.builder import Isa
 _LOCK = threading.Lock()  # LLVM compiles one module at a time in a process
 
 
-def llvm_version() -> str:
-    """Such as "22.1.0"."""
-    return ".".join(map(str, llvm.llvm_version_info))
-
-
 @cache
 def _initialize() -> None:
     llvm.initialize_all_targets()
@@ -49,14 +44,6 @@ def compile_object(module: ir.Module, isa: Isa) -> bytes:
         parsed, machine = _optimized(module, isa)
         compiled: bytes = machine.emit_object(parsed)
     return compiled
-
-
-def compile_assembly(module: ir.Module, isa: Isa) -> str:
-    """The same as text, for people."""
-    with _LOCK:
-        parsed, machine = _optimized(module, isa)
-        text: str = machine.emit_assembly(parsed)
-    return text
 
 
 def _optimized(module: ir.Module, isa: Isa) -> tuple[Any, Any]:

@@ -90,7 +90,6 @@ class Code:
         self.module.triple = isa.triple
         self._vector = ir.VectorType(F32, isa.lanes)
         self._intrinsics: dict[str, ir.Function] = {}
-        self._functions = 0
         signature = ir.FunctionType(ir.VoidType(), [POINTER, POINTER, I64, POINTER])
         function = ir.Function(self.module, signature, name)
         _forbid_library_calls(function)
