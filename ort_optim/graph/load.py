@@ -44,16 +44,13 @@ def load_model(path: Path) -> LoadedModel:
     model = ModelProto()
     try:
         model.ParseFromString(raw)
-    except DecodeError:
+    except (DecodeError, UnicodeDecodeError):  # the latter is protobuf's in Python
         raise InputError(_not_a_model(path, raw)) from None
     if not model.HasField("graph"):
         raise InputError(_not_a_model(path, raw))
     # A hub's cache names the model by a link too: external data lies beside the link.
     folder = path.absolute().parent
-    try:
-        _check_text(path, model)
-    except UnicodeDecodeError:  # some versions of protobuf refuse what others hand out as bytes
-        raise InputError(_damaged_text(path)) from None
+    _check_text(path, model)
     _check_tensors(path, model)
     external = [(t, external_range(t, folder)) for t in tensors(model) if is_external(t)]
     files = tuple(dict.fromkeys(where.path for _, where in external))
@@ -103,10 +100,6 @@ def _not_a_model(path: Path, raw: bytes) -> str:
     return f"{path} is not an ONNX model, or it is truncated or damaged"
 
 
-def _damaged_text(path: Path) -> str:
-    return f"{path} holds names that are not UTF-8: it is damaged"
-
-
 def _check_text(path: Path, message: Message) -> None:
     """Refuse strings that are not UTF-8: protobuf hands them out as bytes."""
     for field, value in message.ListFields():
@@ -116,7 +109,7 @@ def _check_text(path: Path, message: Message) -> None:
             if isinstance(each, Message):
                 _check_text(path, each)
             elif isinstance(each, bytes):
-                raise InputError(_damaged_text(path))
+                raise InputError(f"{path} holds names that are not UTF-8: it is damaged")
 
 
 def _check_tensors(path: Path, model: ModelProto) -> None:

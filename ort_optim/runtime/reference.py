@@ -42,6 +42,7 @@ from ort_optim.runtime.stats import REGISTRATION, entry, note
 Result = TypeVar("Result")
 
 OPERATOR = "Region"
+PROTOBUF_CHOICE = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"
 EXTRA = "reference"
 FOLDER_ENTRY = "session.model_external_initializers_file_folder_path"
 """Where ONNX Runtime looks for the external data of a model that it gets as bytes."""
@@ -198,11 +199,18 @@ def _register(inputs: int, outputs: int) -> str:
 
 
 def _extensions() -> ModuleType:
+    """The library. Importing it makes this process's children run protobuf in Python, which is
+    slow and knows other errors: that is taken back."""
+    before = os.environ.get(PROTOBUF_CHOICE)
     try:
         import onnxruntime_extensions
     except ImportError as error:
         raise InputError(
             f"onnxruntime-extensions is missing: pip install 'ort_optim[{EXTRA}]'"
         ) from error
+    if before is None:
+        os.environ.pop(PROTOBUF_CHOICE, None)
+    else:
+        os.environ[PROTOBUF_CHOICE] = before
     found: ModuleType = onnxruntime_extensions
     return found

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ort_optim.errors import InputError
 from ort_optim.graph import load_model
 from ort_optim.graph.weights import make_inline
 from tests.passes.harness import model_of
+from tests.toolbox import environment
 
 
 def external_model(folder: Path, location: str = "w.bin", elements: int = 4000) -> Path:
@@ -164,14 +166,18 @@ def test_unreadable_external_data_is_refused(
         make_inline(tensor, tmp_path)
 
 
-def test_text_that_protobuf_refuses_to_hand_out_is_told_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(path: Path, model: onnx.ModelProto) -> None:
-        b"\xff".decode()
-
-    monkeypatch.setattr("ort_optim.graph.load._check_text", refuse)
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [], [])
-    onnx.save(onnx.helper.make_model(graph), tmp_path / "m.onnx")
-    with pytest.raises(InputError, match="not UTF-8"):
-        load_model(tmp_path / "m.onnx")
+def test_text_that_protobuf_in_python_refuses_is_told_in_one_line(tmp_path: Path) -> None:
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["name"], ["y"])], "g", [], [])
+    data = onnx.helper.make_model(graph).SerializeToString()
+    (tmp_path / "m.onnx").write_bytes(data.replace(b"name", b"\xff\xff\xff\xff"))
+    code = "import sys; from ort_optim.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "inspect", str(tmp_path / "m.onnx")],
+        env=environment(PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION="python"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from ort_optim.runtime.session import CPU, stats
 from tests.compiler.regions import Net
 from tests.graph.regions.harness import forged
 from tests.runtime.tiled import preferring, tiled
-from tests.toolbox import save_with_data
+from tests.toolbox import environment, save_with_data
 
 Array = NDArray[np.float32]
 TARGET = load_target("x86-64-v4")
@@ -242,3 +243,11 @@ def test_sessions_live_on_while_others_come_and_go() -> None:
             y = net.conv(y, 4, 4, 3, bias=bool(inputs % 2))
         ReferenceSession(made(net.model(y))).run(None, {"x0": random(1, 4, 5, 5)})
     assert_right(first, model)
+
+
+def test_importing_the_library_does_not_change_how_children_parse() -> None:
+    code = (
+        "import os; from ort_optim.runtime import reference; before = dict(os.environ); "
+        "reference._extensions(); assert dict(os.environ) == before"
+    )
+    subprocess.run([sys.executable, "-c", code], env=environment(), check=True, timeout=60)
