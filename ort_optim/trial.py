@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from onnx import ModelProto
 
 from ort_optim.compiler.cache import CodeCache
-from ort_optim.engine import EngineError, Extension, make_source
+from ort_optim.engine import EngineError, ModelSource, make_source
 from ort_optim.errors import WorkerError
 from ort_optim.hardware import NATIVE, Target, detect
 from ort_optim.reference import shorten
@@ -67,14 +67,18 @@ def try_tiling(
         tiled = tile(model, target, worst_error_class=worst)
         if not tiled.regions:
             return Trial(tiled, False, _why_none(tiled)) if trial.verdict is None else trial
+        if tiled.layers == trial.tiled.layers:
+            continue  # it has no template that exact ones would take the place of
         if reason := unavailable_reason() or _foreign(target):
             return Trial(tiled, False, reason)
         prepared = prepare(tiled.model, target, search.threads, CodeCache())
         if prepared.extension is None:
             return Trial(tiled, False, next(iter(prepared.left.values()), NO_REGION))
-        trial = _judged(search, tiled, prepared.extension)
+        source = make_source(tiled.model, search.rewriter.folder, search.spill)
+        pair = source, replace(source, extension=prepared.extension)
+        trial = _judged(search, tiled, pair)
         if trial.kept:
-            return _timed(search, trial, prepared.extension, feeds) if timing else trial
+            return _timed(search, trial, pair, feeds) if timing else trial
     return trial
 
 
@@ -98,20 +102,22 @@ def _foreign(target: Target) -> str | None:
     return None
 
 
-def _judged(search: Search, tiled: Tiled, extension: Extension) -> Trial:
+Pair = tuple[ModelSource, ModelSource]
+"""A tiled model without our library and with it."""
+
+
+def _judged(search: Search, tiled: Tiled, pair: Pair) -> Trial:
     """Without our library, then as users run it."""
-    source = make_source(tiled.model, search.rewriter.folder, search.spill)
-    for each in (source, replace(source, extension=extension)):
+    for each in pair:
         verdict = search.verifier.check(each, optimize=each.extension is not None)
         if not verdict.passed:
             return Trial(tiled, False, f"its outputs differ: {verdict.reason}", verdict)
     return Trial(tiled, True, "its outputs agree", verdict)
 
 
-def _timed(search: Search, trial: Trial, extension: Extension, feeds: Feeds) -> Trial:
+def _timed(search: Search, trial: Trial, pair: Pair, feeds: Feeds) -> Trial:
     """Keep it if it is faster with our library than without, and not slower than the original."""
-    source = make_source(trial.tiled.model, search.rewriter.folder, search.spill)
-    sources = (search.reference.source, source, replace(source, extension=extension))
+    sources = (search.reference.source, *pair)
     last: list[list[float]] = []
 
     def measure() -> Ratio:
