@@ -9,28 +9,19 @@ with.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import numpy as np
-
-from ort_optim.kernels.base import Demand, Launch, Packing, Tile
+from ort_optim.kernels.base import Tile
 from ort_optim.kernels.builder import Isa
-from ort_optim.kernels.epilogue import Epilogue
-from ort_optim.kernels.panel_launch import panel_launch
-from ort_optim.kernels.panel_reference import panel_reference
-from ort_optim.kernels.panel_tiles import panel_check, panel_demand, panel_tiles
-from ort_optim.kernels.panel_weights import pack_panels
-from ort_optim.kernels.panels import is_dots, panels_of
-from ort_optim.kernels.sizes import Size, Sizes
+from ort_optim.kernels.panel_template import ANY_LAYOUT, BLOCKED, PanelTemplate
+from ort_optim.kernels.panels import is_dots
+from ort_optim.kernels.sizes import Size
 from ort_optim.kernels.spec import ConvSpec
-from ort_optim.kernels.tensors import Halo, Layout
+from ort_optim.kernels.tensors import Halo
 
 
-class Direct:
+class Direct(PanelTemplate):
     """Every 2-D convolution. Tile sizes as in `panel_tiles`."""
 
     name = "direct"
-    error_class = 0
 
     def supports(self, conv: ConvSpec, isa: Isa) -> str | None:
         """As `ConvTemplate`."""
@@ -38,25 +29,12 @@ class Direct:
             return "transposed with strides and dilations"
         return None
 
-    def tiles(self, conv: ConvSpec, isa: Isa) -> Iterator[Tile]:
-        """As `ConvTemplate`."""
-        return panel_tiles(conv, isa)
-
-    def demand(self, conv: ConvSpec, tile: Tile, isa: Isa) -> Demand:
-        """As `ConvTemplate`."""
-        return panel_demand(panels_of(conv, tile, isa.lanes), conv, tile)
-
-    def check(self, conv: ConvSpec, tile: Tile, isa: Isa) -> str | None:
-        """As `ConvTemplate`."""
-        return panel_check(conv, tile, isa)
-
     def layouts(
         self, conv: ConvSpec, tile: Tile, isa: Isa
     ) -> tuple[frozenset[str], frozenset[str]]:
         """As `ConvTemplate`."""
-        both, one = frozenset({"blocked", "nchw"}), frozenset({"blocked"})
         plain = conv.group == 1 and not conv.transposed and not is_dots(tile)
-        return both if plain else one, one if conv.transposed else both
+        return ANY_LAYOUT if plain else BLOCKED, BLOCKED if conv.transposed else ANY_LAYOUT
 
     def halo(self, conv: ConvSpec, tile: Tile, H: Size, W: Size) -> Halo:  # noqa: N803
         """As `ConvTemplate`."""
@@ -65,22 +43,6 @@ class Direct:
             return Halo(*map(const, conv.pads))
         (top, bottom), (left, right) = (_reach(conv, axis) for axis in (0, 1))
         return Halo(const(top), const(left), const(bottom), const(right))
-
-    def packing(self, conv: ConvSpec, tile: Tile, isa: Isa, *, bias: bool, sizes: Sizes) -> Packing:
-        """As `ConvTemplate`."""
-        return pack_panels(panels_of(conv, tile, isa.lanes), bias=bias, sizes=sizes)
-
-    def launch(
-        self, conv: ConvSpec, tile: Tile, isa: Isa, epilogue: Epilogue, x: Layout, y: Layout
-    ) -> Launch:
-        """As `ConvTemplate`."""
-        return panel_launch(self.name, conv, tile, isa, epilogue, x, y)
-
-    def reference(
-        self, conv: ConvSpec, tile: Tile, x: np.ndarray, w: np.ndarray, b: np.ndarray | None
-    ) -> np.ndarray:
-        """As `ConvTemplate`."""
-        return panel_reference(conv, tile, x, w, b)
 
 
 def _reach(conv: ConvSpec, axis: int) -> tuple[int, int]:
