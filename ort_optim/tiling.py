@@ -15,7 +15,7 @@ from ort_optim.compiler.parse import eligibility, known_facts
 from ort_optim.compiler.scope import TensorFact
 from ort_optim.graph.regions import DOMAIN, Grouping, LeftOut, Region, Tiling, group, wrap
 from ort_optim.hardware import Target
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.rule import Choice, Resources, choose
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.templates import TEMPLATES

@@ -19,7 +19,7 @@ from ort_optim.compiler.cache import CodeCache
 from ort_optim.graph.regions import Tiling, group, wrap
 from ort_optim.hardware import NATIVE, Target, detect, load_target, with_cached_figures
 from ort_optim.kernels.base import Tile
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.rule import Resources, choose
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.templates import TEMPLATES, find_template

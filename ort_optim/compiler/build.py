@@ -23,7 +23,7 @@ from ort_optim.compiler.cache import CodeCache, has_compiler
 from ort_optim.compiler.code import CodeFile
 from ort_optim.compiler.image import Image
 from ort_optim.kernels.base import Kernel
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 
 FEW = 3
 """Kernels that are compiled sooner here than a process has started."""

@@ -22,7 +22,7 @@ from ort_optim.compiler.code import FORMAT, CodeFile, entry_of, pack
 from ort_optim.compiler.folder import private_folder
 from ort_optim.compiler.image import Image
 from ort_optim.kernels.base import Kernel
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 
 LIMIT_BYTES = 512 << 20
 SPARED_SECONDS = 3600.0

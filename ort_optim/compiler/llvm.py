@@ -9,7 +9,7 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 
 _LOCK = threading.Lock()  # LLVM compiles one module at a time in a process
 

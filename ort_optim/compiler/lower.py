@@ -32,10 +32,10 @@ from ort_optim.compiler.placement import Placement, Target, exports, place
 from ort_optim.compiler.scope import Refusal
 from ort_optim.kernels.base import ConvTemplate, Launch, Tile
 from ort_optim.kernels.borders import launch_clear_halo, launch_export, launch_import
-from ort_optim.kernels.builder import FLOAT_BYTES, Isa
 from ort_optim.kernels.channels import launch_copy_channels
 from ort_optim.kernels.elementwise import launch_pack_channels
 from ort_optim.kernels.epilogue import Epilogue
+from ort_optim.kernels.isa import FLOAT_BYTES, Isa
 from ort_optim.kernels.normalization import launch_pack_normalization
 from ort_optim.kernels.sizes import Size
 from ort_optim.kernels.tensors import Halo, Layout, blocked, nchw, no_halo

@@ -13,7 +13,7 @@ import sys
 from ort_optim.compiler.image import Image, link
 from ort_optim.compiler.llvm import compile_object
 from ort_optim.kernels.base import Kernel
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 
 
 def compile_kernel(kernel: Kernel, isa: Isa) -> Image | str:

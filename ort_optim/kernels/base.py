@@ -15,8 +15,9 @@ from typing import Protocol
 
 import numpy as np
 
-from ort_optim.kernels.builder import Code, Isa
+from ort_optim.kernels.builder import Code
 from ort_optim.kernels.epilogue import Epilogue
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.sizes import Size, Sizes
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.tensors import Halo, Layout

@@ -6,7 +6,6 @@
         y.at(i * code.lanes).store(x.at(i * code.lanes).load() + y.at(i * code.lanes).load())
     module = code.finish()
 
-    Isa        what a target's vector unit is, as data
     Code       one kernel being written: arguments, loops, variables
     Int, Vec   numbers and vectors of float32, with operators
     Address    a place in memory, counted in floats
@@ -18,11 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from ort_optim.hardware import Target
+from ort_optim.kernels.isa import FLOAT_BYTES, Isa
 
 if TYPE_CHECKING:
     from llvmlite import ir
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     I64: ir.IntType
     F32: ir.FloatType
     POINTER: ir.PointerType
-FLOAT_BYTES = 4
 VALUE_BYTES = 8
 
 
@@ -42,39 +39,6 @@ def _import_llvmlite() -> None:
         ir = import_module("llvmlite.ir")
         I32, I64 = ir.IntType(32), ir.IntType(64)
         F32, POINTER = ir.FloatType(), ir.PointerType()
-
-
-@dataclass(frozen=True)
-class Isa:
-    """What generated code needs to know of a vector unit.
-
-    Attributes:
-        triple, cpu, features: What LLVM compiles for.
-        lanes: float32 numbers in a vector register, and channels in a block of a blocked tensor.
-        registers: Vector registers.
-        fma: Whether a fused multiply-add of whole vectors exists.
-    """
-
-    triple: str
-    cpu: str
-    features: tuple[str, ...]
-    lanes: int
-    registers: int
-    fma: bool
-
-    @classmethod
-    def of(cls, target: Target) -> Isa:
-        """The vector unit of a target. Raises ValueError where it has none."""
-        if not target.vector_bits or not target.vector_registers:
-            raise ValueError(f"target {target.name} has no vector unit")
-        return cls(
-            triple=target.triple,
-            cpu=target.llvm_cpu,
-            features=tuple(sorted(target.features)),
-            lanes=target.vector_bits // 32,
-            registers=target.vector_registers,
-            fma=target.fma,
-        )
 
 
 class Code:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ort_optim.kernels.base import Launch
-from ort_optim.kernels.builder import Code, Int, Isa
+from ort_optim.kernels.builder import Code, Int
 from ort_optim.kernels.chunks import ROW_VALUES, Rows, split_rows
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.tensors import Layout, Place, tensor_place, tensor_values
 
 

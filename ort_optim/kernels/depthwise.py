@@ -18,9 +18,10 @@ from itertools import product
 import numpy as np
 
 from ort_optim.kernels.base import Demand, Launch, Packing, Tile
-from ort_optim.kernels.builder import FLOAT_BYTES, Address, Code, Int, Isa
+from ort_optim.kernels.builder import Address, Code, Int
 from ort_optim.kernels.chunks import ROW_VALUES, Rows, split_rows
 from ort_optim.kernels.epilogue import Epilogue
+from ort_optim.kernels.isa import FLOAT_BYTES, Isa
 from ort_optim.kernels.sizes import Size, Sizes
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.tensors import Halo, Layout, Place, tensor_place, tensor_values

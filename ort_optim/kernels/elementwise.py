@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ort_optim.kernels.base import Launch
-from ort_optim.kernels.builder import FLOAT_BYTES, Code, Isa
+from ort_optim.kernels.builder import Code
 from ort_optim.kernels.chunks import ROW_VALUES, Rows, split_rows
 from ort_optim.kernels.epilogue import Epilogue
+from ort_optim.kernels.isa import FLOAT_BYTES, Isa
 from ort_optim.kernels.sizes import Sizes
 from ort_optim.kernels.tensors import Layout, Place, tensor_place, tensor_values
 

@@ -7,7 +7,7 @@ by channel and row by row, with the taps of a row written out.
 from __future__ import annotations
 
 from ort_optim.kernels.base import Tile
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.panel_template import ANY_LAYOUT, PanelTemplate
 from ort_optim.kernels.sizes import Size
 from ort_optim.kernels.spec import ConvSpec

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ort_optim.kernels.base import Launch
-from ort_optim.kernels.builder import FLOAT_BYTES, Code, Isa
+from ort_optim.kernels.builder import Code
+from ort_optim.kernels.isa import FLOAT_BYTES, Isa
 from ort_optim.kernels.sizes import Sizes
 
 

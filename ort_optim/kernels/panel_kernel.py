@@ -20,8 +20,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 
-from ort_optim.kernels.builder import Address, Argument, Code, Int, Isa, Vec
+from ort_optim.kernels.builder import Address, Argument, Code, Int, Vec
 from ort_optim.kernels.epilogue import Epilogue
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.panels import Panels, phase_taps
 from ort_optim.kernels.register_tile import (
     RegisterTile,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ort_optim.kernels.base import Launch, Tile
-from ort_optim.kernels.builder import Isa
 from ort_optim.kernels.epilogue import Epilogue
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.panel_kernel import PanelConv
 from ort_optim.kernels.panels import erased, is_dots, panels_of
 from ort_optim.kernels.spec import ConvSpec

@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from ort_optim.kernels.base import Demand, Launch, Packing, Tile
-from ort_optim.kernels.builder import Isa
 from ort_optim.kernels.epilogue import Epilogue
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.panel_launch import panel_launch
 from ort_optim.kernels.panel_reference import panel_reference
 from ort_optim.kernels.panel_tiles import panel_check, panel_demand, panel_tiles

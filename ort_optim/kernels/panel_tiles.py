@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ort_optim.kernels.base import Demand, Tile
-from ort_optim.kernels.builder import FLOAT_BYTES, Isa
+from ort_optim.kernels.isa import FLOAT_BYTES, Isa
 from ort_optim.kernels.panels import Panels
 from ort_optim.kernels.spec import ConvSpec
 

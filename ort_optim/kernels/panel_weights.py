@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ort_optim.kernels.base import Launch, Packing
-from ort_optim.kernels.builder import FLOAT_BYTES, Address, Code, Int, Isa
+from ort_optim.kernels.builder import Address, Code, Int
+from ort_optim.kernels.isa import FLOAT_BYTES, Isa
 from ort_optim.kernels.panels import Panels, phase_taps
 from ort_optim.kernels.sizes import Sizes
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ort_optim.kernels.base import Tile
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.panel_template import ANY_LAYOUT, BLOCKED, PanelTemplate
 from ort_optim.kernels.panels import is_dots
 from ort_optim.kernels.sizes import Size

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ort_optim.kernels.base import Launch
-from ort_optim.kernels.builder import FLOAT_BYTES, Address, Code, Int, Isa, Vec
+from ort_optim.kernels.builder import Address, Code, Int, Vec
 from ort_optim.kernels.chunks import ROW_VALUES, Rows, split_rows
 from ort_optim.kernels.epilogue import Epilogue
+from ort_optim.kernels.isa import FLOAT_BYTES, Isa
 from ort_optim.kernels.tensors import Layout, tensor_place, tensor_values
 
 ResampleMode = Literal["nearest", "linear"]

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from ort_optim.hardware import Target
 from ort_optim.kernels.base import ConvTemplate, Demand, Tile
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.spec import ConvSpec
 
 

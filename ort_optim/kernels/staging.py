@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ort_optim.kernels.builder import FLOAT_BYTES, Address, Code, Int
+from ort_optim.kernels.builder import Address, Code, Int
+from ort_optim.kernels.isa import FLOAT_BYTES
 from ort_optim.kernels.sizes import Size
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.tensors import Place

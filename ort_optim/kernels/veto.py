@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from ort_optim.hardware import Target
 from ort_optim.kernels import ort_cost, our_cost
 from ort_optim.kernels.base import Tile
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.templates import find_template
 

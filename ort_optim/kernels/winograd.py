@@ -20,8 +20,8 @@ from functools import cache
 import numpy as np
 
 from ort_optim.kernels.base import Demand, Launch, Packing, Tile
-from ort_optim.kernels.builder import FLOAT_BYTES, Isa
 from ort_optim.kernels.epilogue import Epilogue
+from ort_optim.kernels.isa import FLOAT_BYTES, Isa
 from ort_optim.kernels.sizes import Size, Sizes
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.tensors import Halo, Layout

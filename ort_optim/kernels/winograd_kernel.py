@@ -17,8 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ort_optim.kernels.builder import FLOAT_BYTES, Address, Code, Int, Isa, Vec
+from ort_optim.kernels.builder import Address, Code, Int, Vec
 from ort_optim.kernels.epilogue import Epilogue
+from ort_optim.kernels.isa import FLOAT_BYTES, Isa
 from ort_optim.kernels.tensors import Place, tensor_place, tensor_values
 from ort_optim.kernels.winograd_transforms import Transform, pairs, times
 

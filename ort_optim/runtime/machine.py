@@ -7,7 +7,7 @@ isa_of        the vector unit that code is generated for, or why there is none
 from __future__ import annotations
 
 from ort_optim.hardware import Target
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 
 SUPPORTED = ("avx512f", "avx2")
 """Features that vector units we generate code for have; FMA besides."""

@@ -31,7 +31,7 @@ from ort_optim.graph.shapes import infer
 from ort_optim.graph.skeleton import skeleton_model
 from ort_optim.hardware import Target
 from ort_optim.kernels.base import Kernel, Tile
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.rule import Resources, choose
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.templates import TEMPLATES, find_template

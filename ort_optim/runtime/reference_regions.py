@@ -24,7 +24,7 @@ from ort_optim.graph.shapes import infer
 from ort_optim.graph.skeleton import skeleton_model
 from ort_optim.hardware import load_target, shipped_targets
 from ort_optim.kernels.base import Tile
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.templates import find_template
 from ort_optim.runtime.machine import isa_of, layout_name
 from ort_optim.runtime.reference_layers import run_layers

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ort_optim.kernels.builder import Code, Isa
+from ort_optim.kernels.builder import Code
+from ort_optim.kernels.isa import Isa
 
 
 @dataclass(frozen=True)

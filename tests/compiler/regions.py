@@ -23,7 +23,7 @@ from ort_optim.compiler.plan import RegionPlan
 from ort_optim.compiler.scope import TensorFact
 from ort_optim.graph.regions.region import PARAMETERS
 from ort_optim.kernels.base import Tile
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.templates import TEMPLATES
 from tests.compiler.executor import Executor

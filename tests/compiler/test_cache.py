@@ -207,7 +207,7 @@ def test_cached_code_is_found_without_importing_llvmlite(folder: Path) -> None:
         "from ort_optim.compiler.build import compile_all\n"
         "from ort_optim.compiler.cache import CodeCache\n"
         "from ort_optim.hardware import load_target\n"
-        "from ort_optim.kernels.builder import Isa\n"
+        "from ort_optim.kernels.isa import Isa\n"
         "from tests.compiler.kernels import Scale\n"
         "isa = Isa.of(load_target('x86-64-v3'))\n"
         f"found = compile_all([Scale(1.0)], isa, CodeCache(Path({str(folder)!r})))\n"

@@ -12,7 +12,7 @@ from ort_optim.compiler.draft import Draft, finish
 from ort_optim.compiler.layers import LayerGraph
 from ort_optim.compiler.lower import Choice, lower
 from ort_optim.kernels.base import Tile
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.templates import find_template
 from tests.compiler.executor import GuardError
 from tests.compiler.plain import Plain

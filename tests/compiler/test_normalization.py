@@ -13,7 +13,7 @@ from ort_optim.compiler.layers import LayerGraph, Normal
 from ort_optim.compiler.parse import eligibility
 from ort_optim.graph.regions.region import make_region
 from ort_optim.graph.regions.wiring import Wiring
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from tests.compiler.regions import (
     Net,
     all_blocked,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ort_optim.compiler.plan import RegionPlan
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from tests.compiler.regions import Net, check, plainly
 from tests.kernels.harness import AVX2, AVX512
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ort_optim.kernels.base import ConvTemplate, Launch, Tile
-from ort_optim.kernels.builder import Isa
 from ort_optim.kernels.epilogue import Epilogue
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.panel_kernel import PanelConv
 from ort_optim.kernels.sizes import Sizes
 from ort_optim.kernels.spec import ConvSpec

@@ -14,7 +14,7 @@ from ort_optim.compiler.image import link
 from ort_optim.compiler.llvm import compile_object
 from ort_optim.hardware import load_target
 from ort_optim.kernels.base import Kernel, Launch
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.sizes import Size
 from ort_optim.kernels.tensors import Layout
 

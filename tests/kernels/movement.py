@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ort_optim.kernels.base import Kernel, Launch
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.sizes import Sizes
 from ort_optim.kernels.tensors import Halo, Layout, blocked
 from tests.kernels.harness import (

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ort_optim.kernels.base import Kernel
 from ort_optim.kernels.borders import launch_clear_halo, launch_export, launch_import
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.sizes import Sizes
 from ort_optim.kernels.tensors import Halo, Layout, blocked, nchw
 from tests.kernels.harness import AVX2, AVX512, Compiled, aligned, known, origin, to_blocked

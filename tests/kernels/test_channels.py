@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ort_optim.kernels.builder import Isa
 from ort_optim.kernels.channels import launch_copy_channels
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.sizes import Sizes
 from tests.kernels.harness import AVX2, AVX512
 from tests.kernels.movement import Tensor, random, run

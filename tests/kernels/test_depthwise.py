@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from ort_optim.kernels.base import Tile
-from ort_optim.kernels.builder import Isa
 from ort_optim.kernels.depthwise import depthwise
 from ort_optim.kernels.epilogue import Epilogue, Operation
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.sizes import Sizes
 from ort_optim.kernels.spec import ConvSpec
 from tests.kernels.harness import AVX2, AVX512, aligned, known

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ort_optim.kernels.base import Tile
-from ort_optim.kernels.builder import Isa
 from ort_optim.kernels.direct import Direct
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.spec import ConvSpec
 from tests.kernels.convolutions import ALL_LAYOUTS, check
 from tests.kernels.harness import AVX2, AVX512

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ort_optim.kernels.builder import Isa
 from ort_optim.kernels.elementwise import launch_elementwise, launch_pack_channels
 from ort_optim.kernels.epilogue import Epilogue, Operation
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.sizes import Sizes
 from tests.kernels.harness import AVX2, AVX512, aligned
 from tests.kernels.movement import Tensor, compiled, random, run

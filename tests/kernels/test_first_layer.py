@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ort_optim.kernels.base import Tile
-from ort_optim.kernels.builder import Isa
 from ort_optim.kernels.first_layer import FirstLayer
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.spec import ConvSpec
 from tests.kernels.convolutions import ALL_LAYOUTS, check
 from tests.kernels.harness import AVX2, AVX512

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from ort_optim.kernels import functions
-from ort_optim.kernels.builder import Code, Isa
+from ort_optim.kernels.builder import Code
 from ort_optim.kernels.epilogue import Epilogue, Operation
+from ort_optim.kernels.isa import Isa
 from tests.kernels.harness import AVX2, AVX512, Compiled, aligned
 
 Array = NDArray[Any]

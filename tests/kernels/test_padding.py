@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.padding import PadMode, launch_pad
 from ort_optim.kernels.sizes import Sizes
 from tests.kernels.harness import AVX2, AVX512

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ort_optim.kernels.base import Tile
-from ort_optim.kernels.builder import Isa
 from ort_optim.kernels.epilogue import Epilogue, Operation
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.panel_kernel import PanelConv
 from ort_optim.kernels.pointwise import Pointwise
 from ort_optim.kernels.sizes import Sizes

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from ort_optim.kernels.base import Launch
-from ort_optim.kernels.builder import Isa
 from ort_optim.kernels.epilogue import Epilogue, Operation
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.pooling import GlobalPool, Pool, launch_global_pool, launch_pool
 from ort_optim.kernels.sizes import Sizes
 from tests.kernels.harness import AVX2, AVX512

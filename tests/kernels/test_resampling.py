@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from ort_optim.kernels.builder import Isa
 from ort_optim.kernels.epilogue import Epilogue, Operation
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.resampling import ResampleMode, launch_resample
 from ort_optim.kernels.sizes import Sizes
 from tests.kernels.harness import AVX2, AVX512

@@ -9,7 +9,7 @@ import pytest
 
 from ort_optim.hardware import load_target
 from ort_optim.kernels.base import ConvTemplate, Demand, Tile
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.rule import ALTERNATIVES, FIRST_CHOICES, Resources, choose
 from ort_optim.kernels.spec import ConvSpec
 

@@ -10,7 +10,7 @@ from ort_optim.hardware import Target, load_target
 from ort_optim.hardware.target import Cache
 from ort_optim.kernels import our_cost
 from ort_optim.kernels.base import Tile
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.ort_cost import MATRIX_PRODUCT
 from ort_optim.kernels.rule import Resources, choose
 from ort_optim.kernels.spec import ConvSpec

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ort_optim.kernels.base import Kernel, Launch, Tile
-from ort_optim.kernels.builder import Isa
 from ort_optim.kernels.epilogue import Epilogue, Operation
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.sizes import Size, Sizes
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.tensors import Halo, Layout, blocked

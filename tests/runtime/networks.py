@@ -14,7 +14,7 @@ from ort_optim.compiler.parse import eligibility
 from ort_optim.graph.regions import DOMAIN, Tiling, group, wrap
 from ort_optim.hardware import Target, detect
 from ort_optim.kernels.base import ConvTemplate, Tile
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.templates import TEMPLATES
 from ort_optim.runtime.machine import fingerprint, isa_of, layout_name

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ort_optim.hardware import load_target, shipped_targets
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from ort_optim.runtime.machine import fingerprint, isa_of, layout_name
 
 V3, V4 = load_target("x86-64-v3"), load_target("x86-64-v4")

@@ -16,7 +16,7 @@ from onnx import ModelProto
 from ort_optim.engine import Engine
 from ort_optim.graph.regions import DOMAIN
 from ort_optim.hardware import Target, detect, load_target
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.templates import TEMPLATES
 from ort_optim.kernels.winograd_transforms import F23, F43, Transform

@@ -14,7 +14,7 @@ from ort_optim.graph import load_model
 from ort_optim.graph.regions import Tiling, group, wrap
 from ort_optim.graph.repair import repair
 from ort_optim.hardware import Target
-from ort_optim.kernels.builder import Isa
+from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.rule import Resources, choose
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.templates import TEMPLATES, find_template
