@@ -29,6 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"trial"}),
     frozenset({"assembly"}),
     frozenset({"pipeline"}),
+    frozenset({"cluster"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )
