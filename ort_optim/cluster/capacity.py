@@ -91,7 +91,7 @@ class Inventory:
         and `need.servers` do not.
         """
         enough = ~self.drained & _enough(need, self.milli_cpus, self.memory)
-        if need.milli_gpus:
+        if need.milli_gpus or need.gpu_memory:
             enough &= _devices_that_fit(need, self.device_milli, self.device_memory) >= max(
                 1, need.whole_devices
             )
