@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ort_optim.kernels.builder import Code, Int
+from ort_optim.kernels.builder import Code
 from ort_optim.kernels.sizes import Size
+from ort_optim.kernels.values import Int
 
 ROW_VALUES = ("rows", "planes", "all_planes", "rows_per_task", "planes_per_task", "row_tasks")
 """Names of the values that a kernel which uses `Rows` has."""

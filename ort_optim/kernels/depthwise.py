@@ -18,13 +18,15 @@ from itertools import product
 import numpy as np
 
 from ort_optim.kernels.base import Demand, Launch, Packing, Tile
-from ort_optim.kernels.builder import Address, Code, Int
+from ort_optim.kernels.builder import Code
 from ort_optim.kernels.chunks import ROW_VALUES, Rows, split_rows
 from ort_optim.kernels.epilogue import Epilogue
 from ort_optim.kernels.isa import FLOAT_BYTES, Isa
+from ort_optim.kernels.memory import Address
 from ort_optim.kernels.sizes import Size, Sizes
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.tensors import Halo, Layout, Place, tensor_place, tensor_values
+from ort_optim.kernels.values import Int
 from ort_optim.kernels.windows import meetings
 
 _KEYS = ("th", "tw")

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ort_optim.kernels import functions
-from ort_optim.kernels.builder import Code, Vec
+from ort_optim.kernels.builder import Code
 from ort_optim.kernels.tensors import Place, tensor_place, tensor_values
+from ort_optim.kernels.values import Vec
 
 Operand = Literal["", "tensor", "channel", "constant"]
 """What else an operation reads: nothing; a tensor as large as y; a tensor [N][Cb][1][1][v] with one

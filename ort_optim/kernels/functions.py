@@ -16,7 +16,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from ort_optim.kernels.builder import Code, Vec
+from ort_optim.kernels.builder import Code
+from ort_optim.kernels.values import Vec
 
 LOG2_E = 1.4426950408889634
 LN2_HIGH, LN2_LOW = 0.693145751953125, 1.4286068203094173e-06

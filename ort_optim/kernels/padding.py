@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ort_optim.kernels.base import Launch
-from ort_optim.kernels.builder import Code, Int
+from ort_optim.kernels.builder import Code
 from ort_optim.kernels.chunks import ROW_VALUES, Rows, split_rows
 from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.sizes import Size
 from ort_optim.kernels.tensors import Layout, Place, tensor_place, tensor_values
+from ort_optim.kernels.values import Int
 
 PadMode = Literal["constant", "edge", "reflect"]
 

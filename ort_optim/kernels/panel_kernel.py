@@ -20,9 +20,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 
-from ort_optim.kernels.builder import Address, Argument, Code, Int, Vec
+from ort_optim.kernels.builder import Argument, Code
 from ort_optim.kernels.epilogue import Epilogue
 from ort_optim.kernels.isa import Isa
+from ort_optim.kernels.memory import Address
 from ort_optim.kernels.panels import Panels, phase_taps
 from ort_optim.kernels.register_tile import (
     RegisterTile,
@@ -35,6 +36,7 @@ from ort_optim.kernels.register_tile import (
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.staging import stage_rows
 from ort_optim.kernels.tensors import Place, tensor_place, tensor_values
+from ort_optim.kernels.values import Int, Vec
 
 SPLIT_VALUES = ("H", "W", "blocks", "panel_blocks")
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ort_optim.kernels.base import Launch, Packing
-from ort_optim.kernels.builder import Address, Code, Int
+from ort_optim.kernels.builder import Code
 from ort_optim.kernels.isa import FLOAT_BYTES, Isa
+from ort_optim.kernels.memory import Address
 from ort_optim.kernels.panels import Panels, phase_taps
 from ort_optim.kernels.sizes import Sizes
+from ort_optim.kernels.values import Int
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ort_optim.kernels.base import Tile
-from ort_optim.kernels.builder import Int
 from ort_optim.kernels.register_tile import Reading
 from ort_optim.kernels.spec import ConvSpec
+from ort_optim.kernels.values import Int
 
 
 @dataclass(frozen=True)

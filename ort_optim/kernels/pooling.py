@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ort_optim.kernels.base import Launch
-from ort_optim.kernels.builder import Code, Int, Vec
+from ort_optim.kernels.builder import Code
 from ort_optim.kernels.chunks import ROW_VALUES, Rows, split_rows
 from ort_optim.kernels.epilogue import Epilogue
 from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.tensors import Layout, Place, tensor_place, tensor_values
+from ort_optim.kernels.values import Int, Vec
 from ort_optim.kernels.windows import meetings
 
 PoolKind = Literal["max", "average"]

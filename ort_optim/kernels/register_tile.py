@@ -19,8 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ort_optim.kernels.builder import Address, Code, Int, Variable, Vec
+from ort_optim.kernels.builder import Code
+from ort_optim.kernels.memory import Address, Variable
 from ort_optim.kernels.tensors import Place
+from ort_optim.kernels.values import Int, Vec
 
 CHAINS = 8
 """Sums that must grow side by side to hide a multiply-add's latency: 2 a cycle, 4 cycles each. A

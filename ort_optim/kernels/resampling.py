@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ort_optim.kernels.base import Launch
-from ort_optim.kernels.builder import Address, Code, Int, Vec
+from ort_optim.kernels.builder import Code
 from ort_optim.kernels.chunks import ROW_VALUES, Rows, split_rows
 from ort_optim.kernels.epilogue import Epilogue
 from ort_optim.kernels.isa import FLOAT_BYTES, Isa
+from ort_optim.kernels.memory import Address
 from ort_optim.kernels.tensors import Layout, tensor_place, tensor_values
+from ort_optim.kernels.values import Int, Vec
 
 ResampleMode = Literal["nearest", "linear"]
 _SIZE_VALUES = ("x.H", "x.W", "OH", "OW")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from ort_optim.kernels.builder import Address, Code, Int
+from ort_optim.kernels.builder import Code
 from ort_optim.kernels.isa import FLOAT_BYTES
+from ort_optim.kernels.memory import Address
 from ort_optim.kernels.sizes import Size
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.tensors import Place
+from ort_optim.kernels.values import Int
 
 
 def staged_bytes(conv: ConvSpec, rows: Size, width: Size, lanes: int) -> Size:

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ort_optim.kernels.builder import Address, Code, Int
+from ort_optim.kernels.builder import Code
+from ort_optim.kernels.memory import Address
 from ort_optim.kernels.sizes import Size, Sizes
+from ort_optim.kernels.values import Int
 
 STRIDES = ("batch", "plane", "row")
 

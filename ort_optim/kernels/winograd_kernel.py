@@ -17,10 +17,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ort_optim.kernels.builder import Address, Code, Int, Vec
+from ort_optim.kernels.builder import Code
 from ort_optim.kernels.epilogue import Epilogue
 from ort_optim.kernels.isa import FLOAT_BYTES, Isa
+from ort_optim.kernels.memory import Address
 from ort_optim.kernels.tensors import Place, tensor_place, tensor_values
+from ort_optim.kernels.values import Int, Vec
 from ort_optim.kernels.winograd_transforms import Transform, pairs, times
 
 _AHEAD = 2

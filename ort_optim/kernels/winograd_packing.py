@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ort_optim.kernels.builder import Code, Vec
+from ort_optim.kernels.builder import Code
 from ort_optim.kernels.isa import Isa
+from ort_optim.kernels.values import Vec
 from ort_optim.kernels.winograd_transforms import TAPS, Transform, times
 
 _AREA = TAPS * TAPS

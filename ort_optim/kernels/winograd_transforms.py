@@ -22,7 +22,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ort_optim.kernels.builder import Code, Vec
+from ort_optim.kernels.builder import Code
+from ort_optim.kernels.values import Vec
 
 TAPS = 3
 Matrix = NDArray[np.float64]
