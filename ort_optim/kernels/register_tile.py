@@ -68,11 +68,14 @@ class Steps:
 
 
 class Sums:
-    """The accumulators of a tile while its code is written."""
+    """The accumulators of a tile, and how far its weights are read, while its code is written."""
 
-    def __init__(self, code: Code, tile: RegisterTile, unroll: int, bias: Address | None) -> None:
+    def __init__(
+        self, code: Code, tile: RegisterTile, unroll: int, bias: Address | None, w: Address
+    ) -> None:
         self.code = code
         self.tile = tile
+        self.w = w
         self.pixels = [(r, i) for r in range(tile.rows) for i in range(tile.cols)]
         chains = len(self.pixels) * tile.vectors
         self.ways = min(unroll, -(-CHAINS // chains))
@@ -86,13 +89,14 @@ class Sums:
             for j in range(tile.vectors)
             for way in range(self.ways)
         }
+        self.position = code.variable(code.integer(0))
 
-    def add(
-        self, w: Address, number: Callable[[int, int, int], Vec], steps: int, *, by_pixel: bool
-    ) -> None:
-        """Some steps: `number(step, row, col)` fills a vector from x, weights lie one behind the
-        other from w on. `by_pixel`: all steps of a pixel before the next pixel."""
+    def add(self, number: Callable[[int, int, int], Vec], steps: int, *, by_pixel: bool) -> None:
+        """Some steps: `number(step, row, col)` fills a vector from x, and the next weights are
+        read. `by_pixel`: all steps of a pixel before the next pixel."""
         code, tile = self.code, self.tile
+        position = self.position.get_int()
+        w = self.w.at(position)
         now = {key: cell.get() for key, cell in self.cells.items()}
         order: Iterator[tuple[int, int, int]]
         if by_pixel:
@@ -110,6 +114,7 @@ class Sums:
                 now[key] = code.fma(x, weights[s][j], now[key])
         for key, cell in self.cells.items():
             cell.set(now[key])
+        self.position.set(position + steps * tile.vectors * code.lanes)
 
     def total(self, r: int, i: int, j: int) -> Vec:
         """The finished sum of a pixel."""
@@ -157,21 +162,18 @@ def accumulate(
     if steps.reading == "dots":
         return _by_dots(code, tile, steps, x, w, taps)
     unroll = unrolled(steps.channels, v, tile.rows * tile.cols * tile.vectors)
-    sums = Sums(code, tile, unroll, bias)
+    sums = Sums(code, tile, unroll, bias, w)
     blocks = -(-steps.channels // v)
     last_count = steps.channels - (blocks - 1) * v
-    position = code.variable(code.integer(0))
     with _loop(code, code.integer(blocks)) as block:
         plane = x.address.at(block * x.plane * (1 if x.pixel > 1 else v))
         in_block = code.integer(min(steps.channels, v) // unroll)
         if blocks > 1 and last_count != v:
             in_block = (block < blocks - 1).choose(in_block, code.integer(last_count // unroll))
         with _taps(code, steps, replace(x, address=plane), taps) as tap, _loop(code, in_block) as k:
-            now = position.get_int()
             channel = code.integer(1) if x.pixel > 1 else x.plane
             here = replace(tap, address=tap.address.at(k * unroll * channel))
-            sums.add(w.at(now), _filler(steps, here, channel), unroll, by_pixel=False)
-            position.set(now + unroll * tile.vectors * v)
+            sums.add(_filler(steps, here, channel), unroll, by_pixel=False)
     return sums
 
 
@@ -201,12 +203,10 @@ def _by_channels(
     7 taps of 14x2 sums at stride 2 hold 33 numbers, and spill (143 of 235 GFLOP/s, AVX-512; with
     the addresses hidden from LLVM 221).
     """
-    bias, w = weights
     width = taps[1].constant or 1
     if (tile.rows * tile.cols + width) * tile.vectors + 2 > code.isa.registers:
         width = 1
-    sums = Sums(code, tile, min(width, 4), bias)
-    position = code.variable(code.integer(0))
+    sums = Sums(code, tile, min(width, 4), *weights)
     with _loop(code, channels[1]) as i:
         c = channels[0] + i
         plane = c * x.plane
@@ -216,7 +216,6 @@ def _by_channels(
         with _loop(code, taps[0]) as kh:
             row = at_channel.at(kh * (x.row * steps.dilations[0]))
             with _loop(code, taps[1] // width) as kw:
-                now = position.get_int()
                 across = x.pixel * steps.dilations[1]
                 here = row.at(kw * across)
 
@@ -226,8 +225,7 @@ def _by_channels(
                     moved = here.at(x.row * (r * steps.strides[0]))
                     return moved.at(col * steps.strides[1] * x.pixel + step * across).fill()
 
-                sums.add(w.at(now), number, width, by_pixel=True)
-                position.set(now + width * tile.vectors * code.lanes)
+                sums.add(number, width, by_pixel=True)
     return sums
 
 
@@ -240,14 +238,11 @@ def _by_lanes(
     taps: tuple[Int, Int],
 ) -> Sums:
     """Groups of `channels` inputs and as many outputs, v / channels groups in a vector."""
-    bias, w = weights
     size = steps.channels
     chunk = min(size, 4)
-    sums = Sums(code, tile, chunk, bias)
-    position = code.variable(code.integer(0))
+    sums = Sums(code, tile, chunk, *weights)
     with _taps(code, steps, x, taps) as tap:
         for start in range(0, size, chunk):
-            now = position.get_int()
 
             def number(step: int, r: int, col: int, start: int = start) -> Vec:
                 row = tap.address.at(x.row * (r * steps.strides[0]))
@@ -255,8 +250,7 @@ def _by_lanes(
                 lanes = [lane // size * size + start + step for lane in range(code.lanes)]
                 return code.shuffle(found, found, lanes)
 
-            sums.add(w.at(now), number, min(chunk, size - start), by_pixel=True)
-            position.set(now + min(chunk, size - start) * tile.vectors * code.lanes)
+            sums.add(number, min(chunk, size - start), by_pixel=True)
     return sums
 
 
@@ -269,8 +263,7 @@ def _by_dots(
     taps: tuple[Int, Int],
 ) -> Sums:
     """v channels of x at a time; a tile's vectors are its output channels. Without bias."""
-    sums = Sums(code, tile, 1, None)
-    position = code.variable(code.integer(0))
+    sums = Sums(code, tile, 1, None, w)
     with _loop(code, code.integer(-(-steps.channels // code.lanes))) as block:
         plane = replace(x, address=x.address.at(block * x.plane))
         with _taps(code, steps, plane, taps) as tap:
@@ -279,9 +272,7 @@ def _by_dots(
                 row = tap.address.at(x.row * (r * steps.strides[0]))
                 return row.at(col * steps.strides[1] * x.pixel).load()
 
-            now = position.get_int()
-            sums.add(w.at(now), number, 1, by_pixel=False)
-            position.set(now + tile.vectors * code.lanes)
+            sums.add(number, 1, by_pixel=False)
     return sums
 
 
