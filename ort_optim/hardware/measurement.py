@@ -145,7 +145,7 @@ def _run_benchmark(target: Target) -> tuple[Figures, float]:
     program = Path(__file__).with_name("benchmark.py")
     result = subprocess.run(
         [sys.executable, "-P", str(program), str(target.cores), str(array_bytes(target))],
-        env=_blas_kernels(target) | os.environ | _ONE_THREAD,
+        env=os.environ | _blas_kernels(target) | _ONE_THREAD,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=_TIMEOUT_SECONDS,
