@@ -138,6 +138,7 @@ def report(
     decision: Decision,
     warnings: Sequence[str],
     seconds: Mapping[str, float],
+    taken_over: Sequence[str] = (),
 ) -> Report:
     """The report of a finished run."""
     candidate = outcome.candidate
@@ -167,6 +168,7 @@ def report(
         refusals=_refusals(candidate),
         warnings=tuple(warnings),
         seconds=reporting.StageSeconds(**seconds),
+        taken_over=tuple(taken_over),
     )
 
 

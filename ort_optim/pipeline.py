@@ -1,6 +1,9 @@
 """The straight line from a model file to an optimized one. Read this first.
 
 load -> repair -> rewrite and verify -> time -> tile, verify, time -> decide -> save -> report
+
+What costs time is done through `Steps`, which takes over what an earlier run in the same work
+folder found.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from onnx import ModelProto
 
 from ort_optim import assembly
 from ort_optim.assembly import Outcome
+from ort_optim.checkpoints import Steps, WorkFolder
 from ort_optim.config import Config
 from ort_optim.engine import Engine, EngineError, Spill, unload
 from ort_optim.errors import InputError, VerificationError, WorkerError
@@ -53,6 +57,7 @@ def optimize(
     destination: str | Path,
     *,
     report: str | Path | Sequence[str | Path] = (),
+    work: str | Path | None = None,
     observer: Observer = lambda stage: None,
     **options: Any,
 ) -> Report:
@@ -60,8 +65,10 @@ def optimize(
 
     The result is written only if its outputs agree with the original's, it is not slower, and it
     is smaller, simpler or faster; else `destination` is the original byte for byte. Both paths
-    may be the same. `report` names files to write the report to (.json, .md, .html). `options`
-    are the fields of `Config`.
+    may be the same. `report` names files to write the report to (.json, .md, .html). In the folder
+    `work` each step that is finished is kept, and a later run there, of the same model with the
+    same options, goes on after the last one that is still valid (see `ort_optim.checkpoints`).
+    `options` are the fields of `Config`.
 
     Raises InputError for a bad argument or model, with `destination` untouched, and
     VerificationError where `require_verify` is set and the outputs can't be compared.
@@ -72,7 +79,8 @@ def optimize(
         check_report_path(path)
         if path.resolve() in (Path(source).resolve(), Path(destination).resolve()):
             raise InputError(f"report '{path}' would take the place of a model: name another file")
-    done = _Run(Path(source), Path(destination), config, observer).report()
+    folder = None if work is None else Path(work)
+    done = _Run(Path(source), Path(destination), config, observer, folder).report()
     for path in reports:
         write_report(done, path)
     return done
@@ -86,34 +94,41 @@ class _Run:
     destination: Path
     config: Config
     observer: Observer
+    work: Path | None
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    steps: Steps = field(init=False)
 
     def report(self) -> Report:
         """Do it all."""
         _check_pass_names(self.config.disable)
         check_writable(self.destination)
+        self.steps = Steps(WorkFolder(self.work) if self.work else None, self.warnings)
         with (  # the engine ends first: it maps files in the scratch folder
             scratch_folder() as scratch,
             Engine(timeout_s=self.config.timeout_s) as engine,
         ):
             engine.start()
+            engine.on_reply = self.steps.touch
             return self._run(engine, Spill(scratch), load_target(self.config.target))
 
     def _run(self, engine: Engine, spill: Spill, target: Target) -> Report:
         with self._stage("load"):
             original = unload(load_model(self.source), spill)
             before = assembly.model_facts(original)
+            threads = self._threads(target)
+            self.steps.begin(original, self.config, target, threads, spill)
             clean_up(self.destination)
             repaired, repairs = _prepare(original, self.config)
             reference = open_reference(engine, original, repaired, spill)
-            samples = self._samples(engine, reference)
+            samples = self.steps.inputs(lambda: self._samples(engine, reference))
         rewriter = Rewriter(repaired, original.folder, engine)
-        threads = self._threads(target)
+        self.steps.follow(rewriter.failures)
         if isinstance(reference, Reference) and isinstance(samples, InputPlan):
             verifier = self._verifier(engine, reference, samples)
             seconds = self.config.search_seconds
             search = Search(engine, rewriter, verifier, reference, threads, spill, seconds)
+            self.steps.follow(search.notes)
             outcome = self._search(search, samples, has_repairs=bool(repairs))
             outcome = self._tiled(search, outcome, target, samples)
             self.warnings += search.notes
@@ -140,6 +155,7 @@ class _Run:
                 after = assembly.model_facts(load_model(self.destination))
             else:  # the same bytes
                 after = replace(before, path=str(self.destination))
+        self.steps.finish("save", self.seconds["save"])
         return assembly.report(
             config=self.config,
             target=target,
@@ -151,6 +167,7 @@ class _Run:
             decision=decision,
             warnings=self.warnings,
             seconds=self.seconds,
+            taken_over=self.steps.taken_over,
         )
 
     def _threads(self, target: Target) -> int:
@@ -201,9 +218,7 @@ class _Run:
 
     def _search(self, search: Search, samples: InputPlan, *, has_repairs: bool) -> Outcome:
         with self._stage("rewrite"):
-            found = search.faithful(Plan(disabled=self.config.disable))
-            if not found.verdict.passed and has_repairs:
-                found = search.bare(found)
+            found = self.steps.rewrite(lambda: self._rewritten(search, has_repairs=has_repairs))
         self.seconds["verify"] = search.verify_seconds
         self.seconds["rewrite"] -= search.verify_seconds
         if found.verdict.passed and not _is_proof(found):
@@ -211,14 +226,24 @@ class _Run:
         fast = None
         if found.verdict.passed and found.candidate.rewrites and self.config.timing:
             with self._stage("time"):
-                fast = search.as_fast(found, samples.feeds[0])
+                feeds, slow = samples.feeds[0], found
+                fast = self.steps.time(
+                    lambda: self._fast(search, slow, feeds, has_repairs=has_repairs)
+                )
                 found = fast.found
-                if not fast.keeps_pace and has_repairs:
-                    self.warnings.append("only repaired: all rewrites together are slower")
-                    found = search.bare(found)
-                    fast = Fast(found, None, fast.undone)
         _unmark(found.candidate.model)
         return Outcome(found.candidate, samples=samples, found=found, fast=fast)
+
+    def _rewritten(self, search: Search, *, has_repairs: bool) -> Faithful:
+        found = search.faithful(Plan(disabled=self.config.disable))
+        return search.bare(found) if has_repairs and not found.verdict.passed else found
+
+    def _fast(self, search: Search, found: Faithful, feeds: Feeds, *, has_repairs: bool) -> Fast:
+        fast = search.as_fast(found, feeds)
+        if fast.keeps_pace or not has_repairs:
+            return fast
+        self.warnings.append("only repaired: all rewrites together are slower")
+        return Fast(search.bare(fast.found), None, fast.undone)
 
     def _tiled(
         self, search: Search, outcome: Outcome, target: Target, samples: InputPlan
@@ -227,12 +252,9 @@ class _Run:
         if TILING in self.config.disable or outcome.found is None or not outcome.keeps_pace:
             return outcome
         with self._stage("tile"):
-            trial = try_tiling(
-                search,
-                outcome.candidate.model,
-                target,
-                samples.feeds[0],
-                timing=self.config.timing,
+            model, feeds, timing = outcome.model, samples.feeds[0], self.config.timing
+            trial = self.steps.tile(
+                model, lambda: try_tiling(search, model, target, feeds, timing=timing)
             )
         return replace(outcome, trial=trial)
 
@@ -252,6 +274,7 @@ class _Run:
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
         self.observer(name)
+        self.steps.touch()
         started = time.perf_counter()
         try:
             yield

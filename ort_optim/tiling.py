@@ -55,11 +55,15 @@ class TiledLayer:
 
 @dataclass(frozen=True)
 class Tiled:
-    """A model with `regions` regions; `model` is the one that came in if there are none."""
+    """A model with `regions` regions; `model` is the one that came in if there are none.
+
+    Templates less exact than `worst_error_class` were not taken.
+    """
 
     model: ModelProto
     layers: tuple[TiledLayer, ...]
     regions: int
+    worst_error_class: int = 2
 
 
 def tile(model: ModelProto, target: Target, *, worst_error_class: int = 2) -> Tiled:
@@ -71,7 +75,7 @@ def tile(model: ModelProto, target: Target, *, worst_error_class: int = 2) -> Ti
     if isinstance(isa, str):
         anchors = [node for node in model.graph.node if _is_anchor(node)]
         layers = tuple(TiledLayer(_label(n), n.op_type, None, isa, None) for n in anchors)
-        return Tiled(model, layers, 0)
+        return Tiled(model, layers, 0, worst_error_class)
     rule = _Rule(target, isa, worst_error_class)
     facts = known_facts(model)
     grouping = rule.paying(group(model, eligibility(model, rule.accept, facts), _is_anchor), facts)
@@ -82,7 +86,8 @@ def tile(model: ModelProto, target: Target, *, worst_error_class: int = 2) -> Ti
         if node.domain == DOMAIN
         for output in node.output
     }
-    return Tiled(wrapped, tuple(rule.layers(grouping, names)), len(grouping.regions))
+    layers = tuple(rule.layers(grouping, names))
+    return Tiled(wrapped, layers, len(grouping.regions), worst_error_class)
 
 
 class _Rule:

@@ -28,6 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"search"}),
     frozenset({"trial"}),
     frozenset({"assembly"}),
+    frozenset({"checkpoints"}),
     frozenset({"pipeline"}),
     frozenset({"cluster"}),
     frozenset({"cli"}),

@@ -59,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH.json|.md|.html",
         help="write the report to a file; may be given several times",
     )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        metavar="DIR",
+        help="keep each finished step in DIR, and go on after the last one that is still valid",
+    )
     parser.add_argument("--explain", action="store_true", help="what fired and what was refused")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
@@ -69,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
             args.input,
             args.output,
             report=args.report,
+            work=args.work,
             observer=stages.begin,
             target=args.target,
             threads=args.threads,

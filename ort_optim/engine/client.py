@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
@@ -37,12 +37,14 @@ class Engine:
 
     The process starts at the first call (or at `start`). After a crash or a time-out the call
     raises WorkerError, all handles are gone, and the next call gets a fresh process. Where no
-    process comes up at all, every call raises StartError.
+    process comes up at all, every call raises StartError. `on_reply` is called after each answer:
+    a sign of life for whoever watches over a long run.
     """
 
     def __init__(self, threads: int = 1, timeout_s: float = 600.0) -> None:
         self.threads = threads
         self.timeout_s = timeout_s
+        self.on_reply: Callable[[], None] = lambda: None
         self._process: subprocess.Popen[bytes] | None = None
         self._is_up = False
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the engine
@@ -139,6 +141,7 @@ class Engine:
             ) from None
         except (EOFError, OSError, pickle.UnpicklingError):
             raise WorkerError(f"ONNX Runtime ended its process: {self._autopsy()}") from None
+        self.on_reply()
         if reply.error is not None:
             raise EngineError(reply.error)
         return reply.value

@@ -1,11 +1,13 @@
 """Frozen dataclasses to plain JSON data and back, and their JSON Schema.
 
-encode       a dataclass -> dicts, lists, strings and numbers
-decode       plain data -> the dataclass; DecodeError names the place that is wrong
-json_schema  the JSON Schema (draft 2020-12) of a dataclass
+encode        a dataclass -> dicts, lists, strings and numbers
+decode        plain data -> the dataclass; DecodeError names the place that is wrong
+decode_value  plain data -> a value of any type that is understood
+json_schema   the JSON Schema (draft 2020-12) of a dataclass
 
 The types understood are str, bool, int, float, JsonValue, Literal, `X | None`, tuple[X, ...],
-Mapping[str, X] and dataclasses of these. JSON has no NaN and no infinity: they are written as the
+Mapping[str, X] and dataclasses of these; in what has no schema also tuple[X, Y], list[X] and
+frozenset[X]. JSON has no NaN and no infinity: they are written as the
 strings "NaN", "Infinity" and "-Infinity" wherever a float may stand.
 """
 
@@ -42,6 +44,8 @@ def encode(value: Any) -> JsonValue:
         return int(value)
     if isinstance(value, numbers.Real):
         return _encode_float(float(value))
+    if isinstance(value, frozenset):
+        return [encode(item) for item in sorted(value)]
     if isinstance(value, Sequence):
         return [encode(item) for item in value]
     raise TypeError(f"{type(value).__name__} has no place in a report")
@@ -68,13 +72,14 @@ def decode(cls: type[T], data: JsonValue, place: str = "") -> T:
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         inner = f"{place}.{field.name}" if place else field.name
         if field.name in data:
-            values[field.name] = _decode(hints[field.name], data[field.name], inner)
+            values[field.name] = decode_value(hints[field.name], data[field.name], inner)
         elif _is_required(field):
             raise DecodeError(f"{inner}: missing")
     return cls(**values)
 
 
-def _decode(hint: Any, data: JsonValue, place: str) -> Any:
+def decode_value(hint: Any, data: JsonValue, place: str = "") -> Any:
+    """The value of type `hint` that `data` describes. Raises DecodeError as `decode` does."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return data
@@ -86,15 +91,24 @@ def _decode(hint: Any, data: JsonValue, place: str) -> Any:
         return data
     if origin is types.UnionType:
         (inner,) = (item for item in arguments if item is not type(None))
-        return None if data is None else _decode(inner, data, place)
-    if origin is tuple:
+        return None if data is None else decode_value(inner, data, place)
+    if origin in (tuple, list, frozenset):
         if not isinstance(data, list):
             raise DecodeError(f"{place}: expected a list")
-        return tuple(_decode(arguments[0], item, f"{place}[{i}]") for i, item in enumerate(data))
+        if origin is not tuple or arguments[-1] is ...:
+            arguments = (arguments[0],) * len(data)
+        if len(arguments) != len(data):
+            raise DecodeError(f"{place}: expected {len(arguments)} items")
+        return origin(
+            decode_value(each, item, f"{place}[{i}]")
+            for i, (each, item) in enumerate(zip(arguments, data, strict=True))
+        )
     if origin is Mapping:
         if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
             raise DecodeError(f"{place}: expected an object")
-        return {key: _decode(arguments[1], item, f"{place}.{key}") for key, item in data.items()}
+        return {
+            key: decode_value(arguments[1], item, f"{place}.{key}") for key, item in data.items()
+        }
     return _decode_scalar(hint, data, place)
 
 

@@ -259,6 +259,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     seconds: StageSeconds = StageSeconds()
     tiling: Tiling = Tiling()
+    taken_over: tuple[str, ...] = ()  # steps that an earlier run in the same work folder had done
     schema_version: int = SCHEMA_VERSION
 
     def to_dict(self) -> dict[str, JsonValue]:

@@ -172,7 +172,7 @@ def op_rows(report: Report) -> list[Row]:
 
 
 def verdicts(report: Report) -> list[Verdict]:
-    """Verification, speed and decision, then repairs, culprits, undone passes and warnings."""
+    """Verification, speed, decision, steps taken over, then repairs, culprits, and all warnings."""
     found = [_verification(report)]
     found += [Verdict("warning", "undone", _undone(c)) for c in report.verification.culprits]
     found.append(_speed(report))
@@ -183,6 +183,9 @@ def verdicts(report: Report) -> list[Verdict]:
     if report.tiling.layers:
         found.append(_tiling(report))
     found.append(_decision(report))
+    if report.taken_over:
+        steps = ", ".join(map(printable, report.taken_over))
+        found.append(Verdict("neutral", "taken over", f"{steps}: done by an earlier run"))
     found += [Verdict("neutral", "repaired", printable(repair)) for repair in report.repairs]
     found += [Verdict("warning", "warning", printable(text)) for text in report.warnings]
     return found

@@ -1,0 +1,23 @@
+"""What `optimize --work DIR` keeps, so that a run that was ended goes on after its last step.
+
+    Steps         the pipeline takes each step from here: as it was kept, or done now and kept
+    WorkFolder    the files of DIR, each written whole or not at all, checked when it is read
+
+What lies in DIR, for those who watch over a run:
+
+    progress         touched whenever ONNX Runtime answers and whenever a stage or step begins
+    steps.json       {"version": 1, "last_finished_step": "rewrite", "steps": [{"step": "inputs",
+                     "finished": UTC in ISO 8601, "seconds": 1.5, "taken_over": false}, ...]}: the
+                     steps of the latest run, oldest first, `last_finished_step` null without any
+    failures.json    which passes failed, and on what model (only where one did)
+    STEP.json        what a step found, with the key that it is valid for
+    SHA256.onnx, .npz  models and tensors that the steps refer to, named by their content
+
+The steps are inputs, rewrite, time, tile and save; the last one only means that OUT is written.
+Two runs in one DIR at once do no harm but to each other's time.
+"""
+
+from ort_optim.checkpoints.folder import WorkFolder
+from ort_optim.checkpoints.steps import Steps
+
+__all__ = ["Steps", "WorkFolder"]
