@@ -39,7 +39,7 @@ FOLLOWING = {
         {State.DONE, State.HELD, State.FAILED, State.CANCELLED, State.LOST, State.QUEUED}
     ),
     State.HELD: frozenset({State.RUNNING, State.FAILED, State.CANCELLED, State.LOST}),
-    State.LOST: frozenset({State.QUEUED, State.FAILED}),
+    State.LOST: frozenset({State.QUEUED, State.FAILED, State.CANCELLED}),
     State.DONE: frozenset({State.QUEUED}),
     State.FAILED: frozenset({State.QUEUED}),
     State.CANCELLED: frozenset({State.QUEUED}),

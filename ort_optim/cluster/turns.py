@@ -1,0 +1,119 @@
+"""What starts now: the planner asked again each time something has changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from ort_optim.cluster.plan import Placement, Plan, Planned, ServerClass
+from ort_optim.cluster.servers import Cluster
+from ort_optim.cluster.states import OCCUPYING, OVER, Record, State
+
+AT_ONCE_S = 1e-6
+OVERDUE_S = 1.0  # what runs longer than was expected may end this soon, or later
+
+
+@dataclass
+class Turn:
+    """What is to be done now."""
+
+    starts: dict[str, tuple[Placement, ...]] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)  # why the others wait
+    hopeless: dict[str, str] = field(default_factory=dict)  # what they need will never be done
+
+
+class Planner:
+    """Asks `planner.plan` with what runs, and keeps the classes of servers while anything runs.
+
+    Args:
+        ask: `planner.plan`, with its policy bound.
+    """
+
+    def __init__(self, ask: Callable[..., Plan]) -> None:
+        self._ask = ask
+        self._classes: Mapping[str, ServerClass] = {}
+
+    def decide(self, records: Mapping[str, Record], cluster: Cluster, now_s: float) -> Turn:
+        """What starts, what waits and why. `now_s` is seconds since 1970."""
+        turn = Turn(hopeless=_hopeless(records))
+        waiting = [
+            replace(record.job, after=_left(record, records))
+            for record in records.values()
+            if record.state is State.QUEUED and record.id not in turn.hopeless
+        ]
+        if not waiting:
+            return turn
+        occupying = [record for record in records.values() if record.state in OCCUPYING]
+        if not occupying:
+            self._classes = {}
+        pinned = Cluster(
+            tuple(
+                replace(server, cls=self._classes.get(server.name, server.cls))
+                for server in cluster.servers
+            )
+        )
+        alive = {server.name for server in cluster.servers}
+        running = [
+            _planned(record, now_s)
+            for record in occupying
+            if all(placement.server in alive for placement in record.placements)
+        ]
+        decided = self._ask(waiting, pinned, running=running, now_s=0.0)
+        self._classes = decided.classes
+        for planned in decided.planned:
+            record = records[planned.job]
+            if planned.start_s <= AT_ONCE_S and not _left(record, records):
+                turn.starts[planned.job] = planned.placements
+            else:
+                turn.notes[planned.job] = planned.why
+        turn.notes |= {refused.job: refused.reason for refused in decided.refused}
+        return turn
+
+
+def held_share(records: list[Record], cluster: Cluster) -> float:
+    """The larger of the shares that these jobs have of the cluster's CPUs and of its GPUs."""
+    cpus = sum(server.milli_cpus for server in cluster.servers)
+    gpus = sum(server.devices * 1000 for server in cluster.servers)
+    placements = [placement for record in records for placement in record.placements]
+    held_cpus = sum(placement.milli_cpus for placement in placements)
+    held_gpus = sum(milli for placement in placements for _, milli in placement.devices)
+    return max(held_cpus / max(cpus, 1), held_gpus / max(gpus, 1))
+
+
+def _planned(record: Record, now_s: float) -> Planned:
+    """What runs, in the planner's seconds, which begin now."""
+    end_s = math.inf
+    if record.state is State.RUNNING:
+        end_s = max(record.since_s + record.job.duration_s - now_s, OVERDUE_S)
+    return Planned(record.id, min(record.since_s - now_s, 0.0), end_s, record.placements)
+
+
+def _left(record: Record, records: Mapping[str, Record]) -> tuple[str, ...]:
+    """What must still be done before this job."""
+    return tuple(
+        name
+        for name in record.job.after
+        if name not in records or records[name].state is not State.DONE
+    )
+
+
+def _hopeless(records: Mapping[str, Record]) -> dict[str, str]:
+    """Queued jobs that come after one that is over but not done, and those after them."""
+    reasons: dict[str, str] = {}
+    found = True
+    while found:
+        found = False
+        for record in records.values():
+            if record.state is not State.QUEUED or record.id in reasons:
+                continue
+            for name in _left(record, records):
+                before = records.get(name)
+                if name in reasons or (before is not None and before.state in OVER):
+                    state = State.FAILED if before is None else before.state
+                    reasons[record.id] = f"comes after {name}, which " + (
+                        "can't be done" if name in reasons else f"is {state}"
+                    )
+                    found = True
+                    break
+    return reasons
