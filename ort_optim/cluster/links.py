@@ -1,0 +1,68 @@
+"""Which job waits for which."""
+
+from __future__ import annotations
+
+import graphlib
+from collections.abc import Mapping, Sequence
+
+from ort_optim.cluster.jobs import Job
+
+
+class Links:
+    """`after` of all jobs, as they end.
+
+    Attributes:
+        waits_for: Per job: those that have not ended and that it waits for.
+    """
+
+    def __init__(self, jobs: Sequence[Job], end_of: Mapping[str, float], now_s: float) -> None:
+        """`end_of`: when jobs end that run or are planned; it may grow. Raises CycleError."""
+        self._end_of = end_of
+        self._duration_s = {job.id: job.duration_s for job in jobs}
+        known = self._duration_s.keys() | end_of.keys()
+        self._after = {job.id: tuple(each for each in job.after if each in known) for job in jobs}
+        self.waits_for = {name: set(after) for name, after in self._after.items()}
+        self._followers: dict[str, list[str]] = {}
+        for name, after in self._after.items():
+            for each in dict.fromkeys(after):
+                self._followers.setdefault(each, []).append(name)
+        self._ready_s: dict[str, float] = {}
+        for name in graphlib.TopologicalSorter(self._after).static_order():
+            if name in self._after:
+                self._ready_s[name] = max(
+                    (
+                        self._end_at_least(each, self._ready_s.get(each, now_s))
+                        for each in self._after[name]
+                    ),
+                    default=now_s,
+                )
+
+    def ended(self, name: str) -> list[str]:
+        """A job has ended: those that wait for nothing any more."""
+        ready = []
+        for follower in self._followers.get(name, ()):
+            self.waits_for[follower].discard(name)
+            if not self.waits_for[follower]:
+                ready.append(follower)
+        return ready
+
+    def ready_at_least(self, name: str, now_s: float) -> float:
+        """A lower bound of when a waiting job becomes ready."""
+        ends = (self._end_at_least(each, now_s) for each in self.waits_for[name])
+        return max(self._ready_s[name], max(ends, default=now_s))
+
+    def all_before(self, name: str) -> set[str]:
+        """All jobs to be planned that end before this one starts."""
+        found: set[str] = set()
+        waiting = list(self._after[name])
+        while waiting:
+            each = waiting.pop()
+            if each in self._after and each not in found:
+                found.add(each)
+                waiting.extend(self._after[each])
+        return found
+
+    def _end_at_least(self, name: str, start_s: float) -> float:
+        if name in self._end_of:
+            return self._end_of[name]
+        return start_s + self._duration_s[name]
