@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(arguments)
     launch.require_posix()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a thread of the starter may have blocked some
     folder = WorkFolder(args.folder)
     try:
         spec = read_spec(folder)

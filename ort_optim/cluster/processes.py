@@ -21,6 +21,10 @@ import psutil
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 PR_SET_CHILD_SUBREAPER = 36
 LONGEST_STACK = 4096
+PAUSE_S = 0.002
+SURE_MISSES = 2
+"""A list of children that is read while one of them ends may lack another: look twice."""
+
 MARK = "ORT_OPTIM_KEEPER"
 
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -100,15 +104,17 @@ def kill(
     hangs in the kernel (a dead network disk) may outlast the limit.
     """
     deadline = time.monotonic() + limit_s
-    while pids := find():
+    misses = 0
+    while misses < SURE_MISSES:
         freeze(find)
-        send(find(), signal.SIGKILL)
+        pids = find()
+        misses = 0 if pids else misses + 1
+        send(pids, signal.SIGKILL)
         reap()
-        if not find():
-            break
-        if time.monotonic() > deadline:
-            return pids
-        time.sleep(0.005)
+        if pids:
+            if time.monotonic() > deadline:
+                return pids
+            time.sleep(PAUSE_S)
     return []
 
 

@@ -160,7 +160,7 @@ def option_arguments(options: Mapping[str, Any]) -> list[str]:
             arguments.append(option)
         elif isinstance(value, Mapping):  # shapes by input name
             for key, item in value.items():
-                arguments += [option, f"{key}:{_dims(item)}"]
+                arguments.append(f"{option}={key}:{_dims(item)}")
         elif isinstance(value, str) or not isinstance(value, Sequence):
             if value is not None and value is not False:
                 arguments.append(f"{option}={value}")

@@ -188,7 +188,7 @@ class Supervisor:
 
         Numbers are those inside the container. The stack is the kernel's, where that is allowed.
         """
-        record = read_state(self._folder)
+        record = self._record()
         if record.state in ENDED:
             return []
         with self._connect(record) as client:
@@ -213,7 +213,7 @@ class Supervisor:
 
         Raises InputError: the job is over, or there is no such command.
         """
-        record = read_state(self._folder)
+        record = self._record()
         if record.state in ENDED:
             raise InputError(f"job {record.id} is {record.state}: nothing is left to debug")
         client = self._connect(record)
@@ -240,16 +240,21 @@ class Supervisor:
 
     def _ask(self, **request: Any) -> Status:
         """The keeper's answer, or what it wrote last when it is gone."""
-        record = read_state(self._folder)
+        record = self._record()
         if record.state in ENDED:
             return to_status(self._folder, record)
-        if record.host != platform.node():
-            raise InputError(f"job {record.id} runs on {record.host}: ask there")
         try:
             with self._connect(record) as client:
                 return Status.from_dict(client.ask(**request)["status"])
         except OSError:
             return self._without_answer()
+
+    def _record(self) -> StateRecord:
+        """What the keeper wrote last, where it is one of this machine or has ended."""
+        record = read_state(self._folder)
+        if record.state not in ENDED and record.host != platform.node():
+            raise InputError(f"job {record.id} runs on {record.host}: ask there")
+        return record
 
     def _connect(self, record: StateRecord) -> Client:
         try:
@@ -290,7 +295,7 @@ class Supervisor:
 
     def _end(self, how: str) -> Status:
         """Make the keeper end, gently or not, and wait until it has."""
-        record = read_state(self._folder)
+        record = self._record()
         if record.state not in ENDED:
             limit_s = self._grace_s() + END_S
             with contextlib.suppress(OSError), Client(record.socket, limit_s) as client:

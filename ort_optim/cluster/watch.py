@@ -69,8 +69,9 @@ def cause_of(code: int, *, kernel_killed: bool) -> tuple[Fault, str]:
             name = signal.Signals(-code).name
         except ValueError:  # real-time signals have no names
             name = str(-code)
-        return Fault.SIGNAL, f"signal {name}"
-    fault, words = MEANINGS.get(code, (Fault.EXIT, f"exit {code}"))
+        fault, words = Fault.SIGNAL, f"signal {name}"
+    else:
+        fault, words = MEANINGS.get(code, (Fault.EXIT, f"exit {code}"))
     if kernel_killed:
         words += "; the kernel killed a process nearby: out of memory"
     return fault, words
