@@ -92,7 +92,7 @@ def _whole(need: Resources, whole: int, inventory: Inventory, one: Mask, why: st
     if not len(servers):
         refusal = f"{why}: {shortage(need, inventory, one, 'class-one')}"
     elif len(servers) < whole:
-        refusal = f"{why}: only {len(servers)} class-one servers have what each must have"
+        refusal = f"{why}: class one has only {len(servers)} with what each must have"
     return Kind(need, whole, servers, servers[:0], refusal, why)
 
 

@@ -5,8 +5,11 @@ Its JSON is the interface to other programs and between versions of this one; it
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +100,29 @@ def plan_to_json(plan: Plan) -> str:
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
+def write_plan(plan: Plan, path: Path) -> None:
+    """Write a plan as JSON, whole or not at all. Raises InputError where that can't be."""
+    target = path.resolve()  # a link stays, and what it leads to is replaced
+    temporary: Path | None = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", prefix=f".{target.name}.", dir=target.parent, delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.write(plan_to_json(plan))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(_mode(target))
+        temporary.replace(target)
+    except OSError as error:
+        raise InputError(
+            f"{path}: can't be written ({error.strerror}): give another file"
+        ) from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
 def plan_from_json(text: str, source: str | Path = "plan") -> Plan:
     """The plan that `plan_to_json` wrote. Raises InputError for anything else."""
     try:
@@ -173,3 +199,12 @@ def _class(text: Any) -> ServerClass:
     if text == "two":
         return "two"
     raise ValueError(f"class {text!r}")
+
+
+def _mode(target: Path) -> int:
+    """Permissions of the file that is replaced, or those that a new file gets."""
+    with contextlib.suppress(FileNotFoundError):
+        return target.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
