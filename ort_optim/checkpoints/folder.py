@@ -79,18 +79,15 @@ class WorkFolder:
             return None
         except OSError as error:
             raise DamagedError(f"{name} can't be read: {error.strerror}") from None
-        with os.fdopen(handle, "rb") as file:
-            found = os.fstat(handle)
-            if not stat.S_ISREG(found.st_mode):
-                raise DamagedError(f"{name} is not a regular file")
-            if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
-                raise DamagedError(f"{name} belongs to another user")
-            if os.name == "posix" and found.st_mode & 0o022:
-                raise DamagedError(f"others may write to {name}")
-            try:
+        try:
+            if fault := _distrust(os.fstat(handle)):
+                raise DamagedError(f"{name} {fault}")
+            with os.fdopen(handle, "rb", closefd=False) as file:
                 return file.read()
-            except OSError as error:
-                raise DamagedError(f"{name} can't be read: {error.strerror}") from None
+        except OSError as error:
+            raise DamagedError(f"{name} can't be read: {error.strerror}") from None
+        finally:
+            os.close(handle)
 
     def put(self, content: bytes, suffix: str) -> str:
         """Keep `content` under a name that follows from it, and return the name."""
@@ -138,6 +135,17 @@ def _check_owner(path: Path) -> None:
         raise InputError(f"--work {path} belongs to another user: name a folder of your own")
     if found.st_mode & 0o022:
         raise InputError(f"others may write to --work {path}: `chmod go-w` it first")
+
+
+def _distrust(found: os.stat_result) -> str | None:
+    """Why a file may hold what this user did not write; None if it can't."""
+    if not stat.S_ISREG(found.st_mode):
+        return "is not a regular file"
+    if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
+        return "belongs to another user"
+    if os.name == "posix" and found.st_mode & 0o022:
+        return "can be changed by others"
+    return None
 
 
 def _open_new(path: Path, *, exclusive: bool = True) -> int:

@@ -1,0 +1,318 @@
+"""`work=DIR`: a run goes on after the last step that is valid, and ends as if done in one go."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import ort_optim
+from ort_optim import pipeline
+from ort_optim.checkpoints import steps as steps_module
+from ort_optim.errors import InputError
+from ort_optim.passes import PASSES
+from ort_optim.passes.base import GraphPass, Pass
+from ort_optim.report import Report
+from ort_optim.report.model import StageSeconds
+from ort_optim.rewriter import Rewriter
+from ort_optim.search import Search
+from tests.passes.harness import model_of
+from tests.pipeline.models import Optimize, old_net, weighty
+from tests.test_search import CARELESS, chain_model
+from tests.toolbox import ROOT, save_with_data
+
+
+Run = Callable[..., tuple[bytes, Report]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, optimize: Optimize) -> Run:
+    """(OUT's bytes, the report) of `optimize` with the work folder tmp_path/work."""
+
+    def call(source: onnx.ModelProto | Path, **options: Any) -> tuple[bytes, Report]:
+        out = tmp_path / "out.onnx"
+        out.unlink(missing_ok=True)
+        options.setdefault("work", tmp_path / "work")
+        report = optimize(source, out, **options)
+        return out.read_bytes(), report
+
+    return call
+
+
+@pytest.fixture
+def nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From the call on, a step that is done instead of taken over fails the test."""
+
+    def forbid() -> None:
+        def fail(*_: Any, **__: Any) -> None:
+            raise AssertionError("a finished step was done again")
+
+        for owner, name in (
+            *((pipeline, "find_inputs"), (pipeline, "try_tiling"), (Rewriter, "candidate")),
+            *((Search, "faithful"), (Search, "as_fast"), (Search, "interleaved")),
+        ):
+            monkeypatch.setattr(owner, name, fail)
+
+    return forbid
+
+
+def same_report(a: Report, b: Report) -> None:
+    """Equal but for how long it took and what was taken over."""
+    plain = [
+        replace(
+            each,
+            seconds=StageSeconds(),
+            taken_over=(),
+            passes=tuple(replace(p, seconds=0.0) for p in each.passes),
+        )
+        for each in (a, b)
+    ]
+    assert plain[0] == plain[1]
+
+
+def test_all_steps_are_taken_over_and_nothing_is_done_again(
+    run: Run, nothing_is_done: Callable[[], None]
+) -> None:
+    out, first = run(TILED, timing=True)
+    nothing_is_done()
+    again, second = run(TILED, timing=True)
+    assert again == out
+    same_report(first, second)
+    assert first.taken_over == ()
+    assert second.taken_over == ("inputs", "rewrite", "time", "tile")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [weighty(), old_net(9), model_of("g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }")],
+    ids=["weights", "old", "nothing-to-do"],
+)
+def test_the_result_is_that_of_a_run_without_a_work_folder(
+    run: Run, model: onnx.ModelProto
+) -> None:
+    out, plain = run(model, work=None)
+    for _ in range(2):
+        kept, report = run(model)
+        assert kept == out
+        same_report(plain, report)
+    assert {"inputs", "rewrite"} <= set(report.taken_over)
+
+
+@pytest.mark.parametrize(
+    ("changes", "valid"),
+    [
+        ({"disable": {"tiling"}}, ("inputs", "rewrite", "time")),
+        ({"timing": False}, ("inputs", "rewrite")),
+        ({"threads": 1, "target": "cortex-a72"}, ("inputs", "rewrite", "time")),
+        ({"rtol": 0.5}, ("inputs",)),
+        ({"disable": {"identity"}}, ("inputs",)),
+        ({"seed": 3}, ()),
+        ({"keep_initializer_inputs": True}, ()),
+    ],
+    ids=str,
+)
+def test_an_option_leaves_the_steps_before_it_valid(
+    run: Run, changes: dict[str, Any], valid: tuple[str, ...]
+) -> None:
+    run(weighty(), timing=True, threads=1)
+    _, report = run(weighty(), **{"timing": True, "threads": 1, **changes})
+    assert tuple(s for s in report.taken_over if s in valid) == valid
+    assert set(report.taken_over) - set(valid) == set()
+
+
+def test_another_model_or_other_external_data_is_another_run(tmp_path: Path, run: Run) -> None:
+    path = tmp_path / "in.onnx"
+    save_with_data(weighty(), path, location="w.bin")
+    run(path)
+    assert run(path)[1].taken_over[:2] == ("inputs", "rewrite")
+    raw = bytearray((tmp_path / "w.bin").read_bytes())
+    raw[5] ^= 1
+    (tmp_path / "w.bin").write_bytes(raw)
+    assert run(path)[1].taken_over == ()
+
+
+def test_other_samples_are_another_run(tmp_path: Path, run: Run) -> None:
+    np.savez(tmp_path / "data.npz", x=np.zeros(600, np.float32))
+    run(weighty(), data=tmp_path / "data.npz")
+    assert "inputs" in run(weighty(), data=tmp_path / "data.npz")[1].taken_over
+    np.savez(tmp_path / "data.npz", x=np.ones(600, np.float32))
+    assert run(weighty(), data=tmp_path / "data.npz")[1].taken_over == ()
+
+
+def test_another_version_of_this_package_is_another_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(weighty())
+    monkeypatch.setattr(steps_module, "_versions", lambda: {"ort_optim": "newer"})
+    assert run(weighty())[1].taken_over == ()
+
+
+def test_external_data_stays_where_it_is(tmp_path: Path, run: Run) -> None:
+    path = tmp_path / "in.onnx"
+    save_with_data(weighty(60_000), path, location="w.bin")
+    out, _ = run(path, work=None)
+    run(path)
+    again, report = run(path)
+    assert again == out
+    assert {"inputs", "rewrite"} <= set(report.taken_over)
+    assert sum(p.stat().st_size for p in (tmp_path / "work").glob("*.onnx")) < 60_000
+
+
+def test_the_weights_of_heavy_models_come_back(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ort_optim.engine.spill.HEAVY_MODEL_BYTES", 1000)
+    monkeypatch.setattr("ort_optim.engine.spill.HEAVY_TENSOR_BYTES", 100)
+    for model in (weighty(), old_net(9)):
+        out, _ = run(model, work=None)
+        run(model)
+        again, report = run(model)
+        assert again == out
+        assert {"inputs", "rewrite"} <= set(report.taken_over)
+
+
+def test_culprits_and_failed_passes_are_told_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("no such thing")
+
+    known: tuple[Pass, ...] = (CARELESS, GraphPass("broken", broken), *PASSES)
+    monkeypatch.setattr(pipeline, "Rewriter", functools.partial(Rewriter, passes=known))
+    out, first = run(chain_model(2, 9))
+    again, second = run(chain_model(2, 9))
+    assert again == out
+    same_report(first, second)
+    assert len(second.verification.culprits) == 2
+    assert any("no such thing" in warning for warning in second.warnings)
+    assert "rewrite" in second.taken_over
+
+
+def damages(path: Path) -> list[Callable[[], object]]:
+    raw = path.read_bytes()
+    flipped = bytearray(raw)
+    flipped[len(raw) // 2] ^= 0x10
+    return [
+        lambda: path.write_bytes(flipped),
+        lambda: path.write_bytes(raw[: len(raw) // 2]),
+        lambda: path.write_bytes(b""),
+        lambda: path.write_bytes(b"[" * 100_000),
+        lambda: path.unlink(),
+    ]
+
+
+def test_damage_is_noticed_and_the_step_done_again(tmp_path: Path, run: Run) -> None:
+    work, good = tmp_path / "work", tmp_path / "good"
+    out, _ = run(weighty())
+    assert run(weighty())[1].taken_over == ("inputs", "rewrite")
+    work.rename(good)
+    names = [path.name for path in good.iterdir() if path.suffix in (".json", ".onnx", ".npz")]
+    assert len(names) == 5
+    for name in names:
+        for number in range(5):
+            shutil.rmtree(work, ignore_errors=True)
+            shutil.copytree(good, work)
+            damages(work / name)[number]()
+            again, report = run(weighty())
+            assert again == out
+            assert report.verification.status == "passed"
+            if name != "steps.json":
+                assert report.taken_over != ("inputs", "rewrite")
+                told = any("is done again" in warning for warning in report.warnings)
+                assert told or not (good / name).name.endswith(".json") or number == 4
+
+
+FORGERIES: dict[str, Callable[[Any], object]] = {
+    "another model's name": lambda value: value.update(model="0" * 64 + ".onnx"),
+    "a path": lambda value: value.update(model="../../etc/passwd"),
+    "a number": lambda value: value.update(model=5),
+    "no verdict": lambda value: value.pop("verdict"),
+    "a wrong type": lambda value: value.update(rewrites={"a": 1}),
+    "a list": lambda value: value.update(culprits=[[1]]),
+}
+
+
+@pytest.mark.parametrize("forge", FORGERIES.values(), ids=FORGERIES)
+def test_a_forged_record_with_a_fitting_digest_is_refused(
+    tmp_path: Path, run: Run, forge: Callable[[Any], object]
+) -> None:
+    out, _ = run(weighty())
+    path = tmp_path / "work" / "rewrite.json"
+    record = json.loads(path.read_text())
+    forge(record["value"])
+    record.pop("digest")
+    path.write_text(json.dumps({**record, "digest": steps_module._digest(record)}))
+    again, report = run(weighty())
+    assert again == out
+    assert report.taken_over == ("inputs",)
+    assert any("step rewrite is done again" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize("call", range(4))
+def test_on_a_full_disk_out_stays_and_one_line_is_said(
+    tmp_path: Path, optimize: Optimize, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    out = tmp_path / "out.onnx"
+    out.write_bytes(b"before")
+    real = steps_module.WorkFolder.write
+    calls = iter(range(100))
+
+    def full(folder: Any, name: str, content: bytes) -> None:
+        if next(calls) == call:
+            monkeypatch.setattr(Path, "replace", _no_room)
+        real(folder, name, content)
+
+    monkeypatch.setattr(steps_module.WorkFolder, "write", full)
+    with pytest.raises(InputError, match=r"--work .* can't be written to: No space left") as said:
+        optimize(weighty(), out, work=tmp_path / "work")
+    monkeypatch.undo()
+    assert "\n" not in str(said.value)
+    assert out.read_bytes() == b"before"
+    assert optimize(weighty(), out, work=tmp_path / "work").decision.kept
+
+
+def _no_room(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_supervisor_reads_what_is_done(tmp_path: Path, run: Run) -> None:
+    run(weighty())
+    log = json.loads((tmp_path / "work" / "steps.json").read_text())
+    assert log["version"] == 1
+    assert log["last_finished_step"] == "save"
+    assert [each["step"] for each in log["steps"]] == ["inputs", "rewrite", "tile", "save"]
+    assert not any(each["taken_over"] for each in log["steps"])
+    run(weighty())
+    log = json.loads((tmp_path / "work" / "steps.json").read_text())
+    assert [each["step"] for each in log["steps"] if each["taken_over"]] == ["inputs", "rewrite"]
+
+
+def test_each_answer_of_the_engine_is_a_sign_of_life(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touched: list[str] = []
+    monkeypatch.setattr(steps_module.WorkFolder, "touch", lambda _: touched.append(""))
+    run(weighty())
+    assert len(touched) > 10
+
+
+def test_a_model_that_can_not_be_compared_keeps_nothing(tmp_path: Path, run: Run) -> None:
+    from tests.pipeline.models import custom_model
+
+    for _ in range(2):
+        _, report = run(custom_model(), unverified=True)
+        assert report.taken_over == ()
+        assert report.verification.status == "unverified"
+
+
+def test_the_interface_takes_it_by_name(tmp_path: Path) -> None:
+    onnx.save(weighty(), tmp_path / "in.onnx")
+    arguments = (tmp_path / "in.onnx", str(tmp_path / "out.onnx"))
+    ort_optim.optimize(*arguments, work=str(tmp_path / "work"), timing=False)
+    assert (tmp_path / "work" / "rewrite.json").is_file()
