@@ -29,6 +29,7 @@ from tests.pipeline.models import Optimize, old_net, weighty
 from tests.test_search import CARELESS, chain_model
 from tests.toolbox import ROOT, save_with_data
 
+TILED = ROOT / "models" / "digits_resnet.onnx"
 
 Run = Callable[..., tuple[bytes, Report]]
 
