@@ -12,7 +12,7 @@ from ort_optim.cluster.status import Patch
 from ort_optim.cluster.work_folder import WorkFolder, write_whole
 from ort_optim.errors import InputError
 
-OURS = frozenset({"work", "report", "quiet", "debug", "help"})
+OURS = frozenset({"work", "quiet", "debug", "help"})
 """Options that the keeper gives itself, and those that make no sense in a job."""
 
 _OPTION = re.compile(r"[a-z][a-z0-9_-]{0,63}")

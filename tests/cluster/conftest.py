@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ort_optim.cluster import processes
+from ort_optim.cluster.control import Client
 from ort_optim.cluster.jobs import Job
 from ort_optim.cluster.plan import Placement
 from ort_optim.cluster.state_file import read_state
@@ -31,6 +33,22 @@ def until(condition: Callable[[], Any]) -> Any:
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.01)
     return value
+
+
+def keeper_pid(supervisor: Supervisor) -> int:
+    """The keeper's process as seen from here."""
+    with Client(read_state(WorkFolder(supervisor.folder)).socket, 10.0) as client:
+        pid = client.keeper_pid()
+    assert pid is not None
+    return pid
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Jobs:

@@ -12,7 +12,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ort_optim.cluster.control import Client
 from ort_optim.cluster.jobs import Resources
 from ort_optim.cluster.state_file import read_state
 from ort_optim.cluster.states import State
@@ -20,7 +19,7 @@ from ort_optim.cluster.status import Fault, Patch
 from ort_optim.cluster.supervisor import Supervisor
 from ort_optim.cluster.work_folder import WorkFolder
 from ort_optim.errors import InputError
-from tests.cluster.conftest import Jobs, until
+from tests.cluster.conftest import Jobs, is_running, keeper_pid, until
 from tests.toolbox import environment
 
 MIB = 2**20
@@ -40,20 +39,6 @@ FAULTS = {
         "no progress for 0.2 s: stopped, its memory kept",
     ),
 }
-
-
-def keeper_pid(supervisor: Supervisor) -> int:
-    with Client(read_state(WorkFolder(supervisor.folder)).socket, 10.0) as client:
-        pid = client.keeper_pid()
-    assert pid is not None
-    return pid
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def limited(size: int) -> Resources:

@@ -147,7 +147,7 @@ def test_options_that_are_the_keepers_are_not_patched(jobs: Jobs, tmp_path: Path
     supervisor = Supervisor(jobs.folder / "model")
     job = Job("model", model=tmp_path / "none.onnx", output=tmp_path / "x.onnx")
     supervisor.start(job, Placement("here", 1000, 0))
-    for name in ("work", "report", "--threads", "a b", ""):
+    for name in ("work", "quiet", "--threads", "a b", ""):
         with pytest.raises(InputError, match="by its long name"):
             supervisor.patch(Patch(options={name: 1}))
     with pytest.raises(InputError, match="optimizes a model"):
