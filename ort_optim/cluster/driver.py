@@ -218,7 +218,8 @@ class Driver:
             self._lose(record, "stopped with the submitter" if self._stopping else status.cause)
         elif status.state in OVER:
             self.backend.forget(record.id)
-            self.move(record.id, status.state, status.cause or record.cause)
+            kept = record.cause if record.state is State.HELD else ""
+            self.move(record.id, status.state, status.cause or kept)
 
     def _gone(self, record: Record, gone: Gone, reason: str) -> None:
         if gone is Gone.NEVER and record.state is State.RUNNING:

@@ -11,7 +11,6 @@ from ort_optim.cluster.servers import Cluster
 from ort_optim.cluster.states import OCCUPYING, OVER, Record, State
 
 AT_ONCE_S = 1e-6
-OVERDUE_S = 1.0  # what runs longer than was expected may end this soon, or later
 
 
 @dataclass
@@ -47,19 +46,14 @@ class Planner:
         occupying = [record for record in records.values() if record.state in OCCUPYING]
         if not occupying:
             self._classes = {}
-        pinned = Cluster(
-            tuple(
-                replace(server, cls=self._classes.get(server.name, server.cls))
-                for server in cluster.servers
-            )
+        decided = self._ask(
+            waiting,
+            cluster,
+            running=[_planned(record, now_s) for record in occupying],
+            now_s=0.0,
+            classes=self._classes,
+            ready_s={job.id: _ready_s(records[job.id], records) - now_s for job in waiting},
         )
-        alive = {server.name for server in cluster.servers}
-        running = [
-            _planned(record, now_s)
-            for record in occupying
-            if all(placement.server in alive for placement in record.placements)
-        ]
-        decided = self._ask(waiting, pinned, running=running, now_s=0.0)
         self._classes = decided.classes
         for planned in decided.planned:
             record = records[planned.job]
@@ -83,10 +77,15 @@ def held_share(records: list[Record], cluster: Cluster) -> float:
 
 def _planned(record: Record, now_s: float) -> Planned:
     """What runs, in the planner's seconds, which begin now."""
-    end_s = math.inf
-    if record.state is State.RUNNING:
-        end_s = max(record.since_s + record.job.duration_s - now_s, OVERDUE_S)
+    held = record.state is State.HELD
+    end_s = math.inf if held else record.since_s + record.job.duration_s - now_s
     return Planned(record.id, min(record.since_s - now_s, 0.0), end_s, record.placements)
+
+
+def _ready_s(record: Record, records: Mapping[str, Record]) -> float:
+    """Since when it could have started; what it waited in earlier attempts counts, too."""
+    before = (records[name].ended_s for name in record.job.after if name in records)
+    return max((record.since_s - record.wait_s, *before))
 
 
 def _left(record: Record, records: Mapping[str, Record]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ def first_fit(
     *,
     running: Sequence[Planned] = (),
     now_s: float = 0.0,
+    **_: object,
 ) -> Plan:
     """CPUs only: what fits now starts now, the rest later."""
     free = {server.name: server.milli_cpus for server in cluster.servers}
