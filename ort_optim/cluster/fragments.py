@@ -132,20 +132,17 @@ class FragmentQueue:
         ]
         heapq.heapify(lines)
         while lines:
-            key, place = lines[0]
+            key, place = heapq.heappop(lines)
             self._reserve_for_head(ends, before=key)
             shape = self._shapes[place]
             start = self._try(shape, now_s, limits)
             if start is None:
-                heapq.heappop(lines)
                 continue
             yield start
+            if shape.line:
+                heapq.heappush(lines, (shape.line[0][0], place))
             if self._reserved is not None and self._reserved.key == start.key:
                 self._lift(lines)
-            if shape.line:
-                heapq.heapreplace(lines, (shape.line[0][0], place))
-            else:
-                heapq.heappop(lines)
         self._reserve_for_head(ends, before=None)
 
     def _open(self, now_s: float, limits: Seconds) -> Integers:

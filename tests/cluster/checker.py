@@ -61,17 +61,12 @@ def _need_faults(
     names = [placement.server for placement in planned.placements]
     if len(set(names)) != len(names) or not names:
         yield f"placed on {names}"
-    classes = {plan.classes[name] for name in names}
-    if classes == {"two"} or (backfill and len(names) == 1 and not need.servers):
-        whole = False
-    elif classes == {"one"}:
-        whole = True
-    else:
-        yield f"placed on both classes: {names}"
         return
-    whole = whole or any(_is_all(placement, servers) for placement in planned.placements)
-    if whole and classes == {"two"}:
-        whole = False
+    classes = {plan.classes[name] for name in names}
+    whole = classes == {"one"} and all(_is_all(each, servers) for each in planned.placements)
+    if not whole and (len(names) > 1 or need.servers or not (classes == {"two"} or backfill)):
+        yield f"placed on {names} of class {classes}, and not as whole machines of class one"
+        return
     for placement in planned.placements:
         server = servers[placement.server]
         if server.drained:
@@ -83,13 +78,11 @@ def _need_faults(
         if need.gpu_memory and (server.gpus is None or server.gpus.memory < need.gpu_memory):
             yield f"placed on {server.name}, whose GPUs have less memory"
     if whole:
-        devices = sum(len(placement.devices) for placement in planned.placements)
+        devices = sum(map(len, _devices(planned)))
         if need.servers and len(names) != need.servers:
             yield f"has {len(names)} servers, not {need.servers}"
         if devices * 1000 < need.milli_gpus * max(1, need.servers):
             yield f"has {devices} devices"
-        if any(not _is_all(placement, servers) for placement in planned.placements):
-            yield "has a part of a server as if it were all of it"
         for amount in ("milli_cpus", "memory"):
             has = [getattr(placement, amount) for placement in planned.placements]
             enough = min(has) if need.servers else sum(has)
@@ -110,6 +103,10 @@ def _need_faults(
             yield "has other CPUs or memory than it asked for"
         if placement.devices and placement.gpu_memory != need.gpu_memory:
             yield "has other GPU memory than it asked for"
+
+
+def _devices(planned: Planned) -> list[tuple[tuple[int, int], ...]]:
+    return [placement.devices for placement in planned.placements]
 
 
 def _is_all(placement: Placement, servers: Mapping[str, Server]) -> bool:
