@@ -119,7 +119,7 @@ class _Run:
             threads = self._threads(target)
             self.steps.begin(original, self.config, target, threads, spill)
             clean_up(self.destination)
-            repaired, repairs = _prepare(original, self.config)
+            repaired, repairs = prepare(original, self.config)
             reference = open_reference(engine, original, repaired, spill)
             samples = self.steps.inputs(lambda: self._samples(engine, reference))
         rewriter = Rewriter(repaired, original.folder, engine)
@@ -232,6 +232,7 @@ class _Run:
                 )
                 found = fast.found
         _unmark(found.candidate.model)
+        self.steps.record_failures(self.source, search.rewriter.failures, found.culprits)
         return Outcome(found.candidate, samples=samples, found=found, fast=fast)
 
     def _rewritten(self, search: Search, *, has_repairs: bool) -> Faithful:
@@ -268,6 +269,7 @@ class _Run:
         self.warnings.append(f"rewritten without verification: {reason}")
         with self._stage("rewrite"):
             candidate = rewriter.candidate(plan)
+        self.steps.record_failures(self.source, rewriter.failures)
         _mark_unverified(candidate.model, reason)
         return Outcome(candidate, reason=reason)
 
@@ -310,7 +312,7 @@ def _check_pass_names(disabled: frozenset[str]) -> None:
         raise InputError(f"--disable: no pass '{name}'; the passes are {', '.join(known)}")
 
 
-def _prepare(original: LoadedModel, config: Config) -> tuple[ModelProto, list[str]]:
+def prepare(original: LoadedModel, config: Config) -> tuple[ModelProto, list[str]]:
     """A repaired copy with pinned shapes and without model-local functions, and what was done."""
     model = ModelProto()
     model.CopyFrom(original.model)

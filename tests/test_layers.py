@@ -30,6 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"assembly"}),
     frozenset({"checkpoints"}),
     frozenset({"pipeline"}),
+    frozenset({"reduction"}),
     frozenset({"cluster"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),

@@ -35,7 +35,7 @@ from ort_optim.rewriter import Candidate, Plan
 from ort_optim.search import Failure, Faithful, Fast, Timed
 from ort_optim.tiling import tile
 from ort_optim.trial import ERROR_CLASSES, Trial
-from ort_optim.verify.inputs import InputPlan
+from ort_optim.verify.inputs import Feeds, InputPlan
 from ort_optim.verify.judge import Verdict
 from ort_optim.verify.speed import Ratio
 
@@ -99,11 +99,11 @@ class Keeper:
         }
 
     def _unpack_inputs(self, data: Any) -> InputPlan:
-        feeds, outputs = unpack_values(self._folder.get(data["values"]))
+        feeds, outputs = _sets_of(self._folder, data)
         shapes = data["shapes"]
         return InputPlan(
-            tuple(feeds),
-            tuple(outputs),
+            feeds,
+            outputs,
             tuple({name: tuple(map(int, dims)) for name, dims in each.items()} for each in shapes),
             decode_value(tuple[float, ...], data["seconds"]),
             decode_value(tuple[str, ...], data["notes"]),
@@ -197,6 +197,16 @@ class Keeper:
             model = without_data(model, self._spill)
         self._latest = name, model
         return model
+
+
+def feeds_of(folder: WorkFolder, data: Any) -> list[Feeds]:
+    """The input sets alone of kept `inputs`."""
+    return list(_sets_of(folder, data)[0])
+
+
+def _sets_of(folder: WorkFolder, data: Any) -> tuple[tuple[Feeds, ...], tuple[Feeds, ...]]:
+    feeds, outputs = unpack_values(folder.get(data["values"]))
+    return tuple(feeds), tuple(outputs)
 
 
 def _pack_trial(trial: Trial) -> JsonValue:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -25,18 +25,21 @@ from typing import Any, TypeVar
 from onnx import ModelProto
 
 from ort_optim.assembly import LIBRARIES
-from ort_optim.checkpoints.findings import Form, Keeper, TooLargeError
+from ort_optim.checkpoints.failures import record
+from ort_optim.checkpoints.findings import Form, Keeper, TooLargeError, feeds_of
 from ort_optim.checkpoints.folder import DamagedError, WorkFolder
 from ort_optim.config import Config
 from ort_optim.engine import Spill
 from ort_optim.graph import LoadedModel
 from ort_optim.hardware import NATIVE, Target, load_target, to_json
+from ort_optim.passes.base import Rewrite
 from ort_optim.reference import Unrunnable
 from ort_optim.report.codec import DecodeError, JsonValue
 from ort_optim.runtime.library import unavailable_reason
 from ort_optim.search import Faithful, Fast
 from ort_optim.trial import Trial
-from ort_optim.verify.inputs import InputPlan
+from ort_optim.verify.inputs import Feeds, InputPlan
+from ort_optim.verify.judge import Verdict
 
 FORMAT = 1
 LOG = "steps.json"
@@ -82,6 +85,7 @@ class Steps:
         self._keys: dict[str, str] = {}
         self._finished: list[Finished] = []
         self._keeper: Keeper | None = None
+        self._config: Config | None = None
 
     @property
     def taken_over(self) -> tuple[str, ...]:
@@ -94,6 +98,7 @@ class Steps:
         """Find out what the steps depend on. `threads` is the number that is timed with; `spill`
         takes the weights of heavy models. Raises OSError where data can't be read."""
         if self.folder is not None:
+            self._config = config
             self._keys = _keys(original, config, target, threads)
             self._keeper = Keeper(self.folder, original, spill, target)
 
@@ -152,6 +157,17 @@ class Steps:
         self._finish(self.folder, step, time.perf_counter() - started, taken_over=False)
         return value
 
+    def record_failures(
+        self,
+        model: Path,
+        raised: Mapping[str, str],
+        culprits: Sequence[tuple[Rewrite, Verdict]] = (),
+    ) -> None:
+        """Keep which passes raised errors on the model of that path, and which rewrites were at
+        fault, for `ort_optim.reduction`. Raises InputError as steps do."""
+        if self.folder is not None and self._config is not None:
+            record(self.folder, model, self._config, raised, culprits)
+
     def finish(self, step: str, seconds: float) -> None:
         """A step is done that is never taken over."""
         if self.folder is not None:
@@ -159,13 +175,8 @@ class Steps:
 
     def _read(self, folder: WorkFolder, step: str) -> Any:
         """What was kept of a step; None where there is nothing that is valid."""
-        raw = folder.read(f"{step}.json")
-        if raw is None:
-            return None
-        kept = json.loads(raw)
-        if not isinstance(kept, dict) or kept.pop("digest", None) != _digest(kept):
-            raise DamagedError(f"{step}.json is not what was written there")
-        return kept if kept["key"] == self._keys[step] else None
+        kept = _record_of(folder, step)
+        return kept if kept is not None and kept["key"] == self._keys[step] else None
 
     def _write(self, folder: WorkFolder, step: str, found: dict[str, JsonValue]) -> None:
         record = {"version": FORMAT, "step": step, "key": self._keys[step], **found}
@@ -201,6 +212,26 @@ _UNREADABLE = (
     RecursionError,
 )
 """What comes of reading files that are not what was written."""
+
+
+def kept_feeds(folder: WorkFolder) -> list[Feeds]:
+    """The input sets that the latest run in a folder was verified on; none if they are not kept."""
+    try:
+        kept = _record_of(folder, "inputs")
+        return [] if kept is None else feeds_of(folder, kept["value"])
+    except _UNREADABLE:
+        return []
+
+
+def _record_of(folder: WorkFolder, step: str) -> Any:
+    """What was kept of a step, None where there is nothing. Raises DamagedError or ValueError."""
+    raw = folder.read(f"{step}.json")
+    if raw is None:
+        return None
+    kept = json.loads(raw)
+    if not isinstance(kept, dict) or kept.pop("digest", None) != _digest(kept):
+        raise DamagedError(f"{step}.json is not what was written there")
+    return kept
 
 
 def _digest(record: Mapping[str, JsonValue]) -> str:

@@ -10,7 +10,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ort_optim.cli.argument_types import positive_int, tolerance
 from ort_optim.cli.shape_argument import add_shape_argument, parse_shapes
+from ort_optim.errors import InputError
 from ort_optim.pipeline import STAGES, optimize
+from ort_optim.reduction import has_failures, reduce_failure
 from ort_optim.report import print_report
 
 NAME = "optimize"
@@ -65,11 +67,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="keep each finished step in DIR, and go on after the last one that is still valid",
     )
+    parser.add_argument(
+        "--reduce",
+        action="store_true",
+        help="with --work: where a pass failed, write the smallest part of the model on which it "
+        "still fails to DIR/smallest.onnx",
+    )
     parser.add_argument("--explain", action="store_true", help="what fired and what was refused")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.reduce and args.work is None:
+        raise InputError("--reduce needs --work DIR, where the smallest failing part is written")
     with _Stages(quiet=args.quiet) as stages:
         report = optimize(
             args.input,
@@ -91,6 +101,10 @@ def run(args: argparse.Namespace) -> int:
         )
     if not args.quiet:
         print_report(report, explain=args.explain)
+    if args.reduce and has_failures(args.work):
+        smallest = reduce_failure(args.work)
+        if not args.quiet:
+            print(f"{smallest}: {smallest.with_suffix('.txt').read_text().strip()}")
     return 0
 
 
