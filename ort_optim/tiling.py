@@ -7,7 +7,7 @@ Tiled        the result, with a TiledLayer for each convolution
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto
 
@@ -19,7 +19,15 @@ from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.rule import Choice, Resources, choose
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.templates import TEMPLATES
-from ort_optim.kernels.veto import Border, Layer, layer_veto, ort_changes, reads_nchw, region_veto
+from ort_optim.kernels.veto import (
+    Border,
+    Layer,
+    export_share,
+    layer_veto,
+    ort_changes,
+    reads_nchw,
+    region_veto,
+)
 from ort_optim.runtime.machine import fingerprint, isa_of, layout_name
 
 ANCHORS = frozenset({"Conv", "ConvTranspose"})
@@ -137,11 +145,12 @@ class _Rule:
                 reads_nchw(each, self._isa) for each in layers
             )
             theirs = any(ort_changes(each.spec, self._isa)[0] for each in layers)
-            yield from _border(facts.get(name), ours=not plain, theirs=theirs)
+            yield from _border(facts.get(name), ours=1.0 - plain, theirs=theirs)
+        theirs = any(y for _, y in changes)
         for name in region.outputs:
-            for border in _border(facts.get(name), ours=True, theirs=any(y for _, y in changes)):
-                narrow = border.channels is not None and border.channels <= self._isa.lanes
-                yield replace(border, ours=not narrow)
+            maker = _maker(region, name)
+            ours = 1.0 if maker is None else export_share(anchors[maker], self._isa)
+            yield from _border(facts.get(name), ours=ours, theirs=theirs)
 
     def tiling(self, region: Region) -> Tiling:
         """Template and tile of each convolution of a region."""
@@ -164,7 +173,17 @@ class _Rule:
             yield TiledLayer(_label(left.node), left.node.op_type, said_of_it, left.reason, None)
 
 
-def _border(fact: TensorFact | None, *, ours: bool, theirs: bool) -> Iterator[Border]:
+def _maker(region: Region, name: str) -> int | None:
+    """The anchor that makes a tensor, its activation included; None if another node does."""
+    number = next(i for i, node in enumerate(region.nodes) if name in node.output)
+    if number in region.anchors:
+        return number
+    inputs = region.nodes[number].input
+    is_made_here = len(inputs) == 1 and any(inputs[0] in node.output for node in region.nodes)
+    return _maker(region, inputs[0]) if is_made_here else None
+
+
+def _border(fact: TensorFact | None, *, ours: float, theirs: bool) -> Iterator[Border]:
     """A tensor of that type at the border of a region; none if it is no batch of images."""
     if fact is None or fact.dims is None:
         yield Border(None, None, None)

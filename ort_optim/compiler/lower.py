@@ -163,16 +163,9 @@ class _Lowering:
         return choice.template.layouts(layer.op.spec, choice.tile, self.isa)
 
     def _writes_nchw(self, layer: Layer) -> bool:
-        """Whether its output goes out of the region only, and it can well write it there itself.
-
-        Not with more channels than a vector has: lines of so many planes are open at once, and
-        where a plane is a multiple of 4 KiB all fall into the same few sets of the caches. On Zen 5
-        1x1 64->64 on 64x64 takes 511 us that way, 225 with an export, on 56x56 136 and 128.
-        """
-        channels = self.graph.shapes[layer.output].C
+        """Whether its output goes out of the region only, and it can well write it there itself."""
         return (
-            channels <= self.isa.lanes
-            and not self.reads[layer.output]
+            not self.reads[layer.output]
             and len(self.exports.get(layer.output, ())) == 1
             and "nchw" in self._layouts(layer)[1]
         )

@@ -3,6 +3,7 @@
 Import      NCHW -> blocked; halo and lanes beyond C become zero
 Export      blocked -> NCHW
 ClearHalo   zeros around the images of a blocked tensor
+turn_in, turn_out   a row of pixels, for kernels that read or write NCHW themselves
 
 Both conversions turn squares of v pixels by v channels in registers. The last square of a row
 overlaps the one before it, so that only rows shorter than v pixels need care. Where a blocked
@@ -21,7 +22,7 @@ from ort_optim.kernels.chunks import ROW_VALUES, Rows, split_rows
 from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.sizes import Size
 from ort_optim.kernels.tensors import Layout, Place, tensor_place, tensor_values
-from ort_optim.kernels.values import Int
+from ort_optim.kernels.values import Bool, Int
 
 PIECE_PIXELS = 512
 HALO_VALUES = ("top", "left", "bottom", "right")
@@ -62,27 +63,12 @@ class Import:
         x, y = tensor_place(code, "x", 1), tensor_place(code, "y")
         width, pixels, rows = (code.value(each) for each in ("width", "pixels", "rows"))
 
-        def convert(x: Place, y: Place, row: Int, channels: int) -> None:
-            count = code.min(width, pixels - row * width)
-            x, y = x.at(row=row), y.at(row=row)
-            with code.either(count < v) as (short, long):
-                with short:
-                    _turn_in_short(code, x, y, count, channels)
-                with long, _squares(code, count) as start:
-                    _turn_in(code, x.at(pixel=start), y.at(pixel=start), channels)
-
         with Rows(code).each_plane() as (image, plane, first, stop):
             source, target = x.at(image, plane * v), y.at(image, plane)
             is_last = plane.equals(code.value("planes") - 1)
             with code.loop(stop, first) as row:
-                if self.tail:
-                    with code.either(is_last) as (yes, no):
-                        with yes:
-                            convert(source, target, row, self.tail)
-                        with no:
-                            convert(source, target, row, v)
-                else:
-                    convert(source, target, row, v)
+                count = code.min(width, pixels - row * width)
+                turn_in(code, source.at(row=row), target.at(row=row), count, self.tail, is_last)
             if self.halo:
                 _clear_halo(code, target, first, stop, rows, width)
         return code
@@ -120,25 +106,11 @@ class Export:
         x, y = tensor_place(code, "x"), tensor_place(code, "y", 1)
         width, pixels = code.value("width"), code.value("pixels")
 
-        def convert(x: Place, y: Place, row: Int, channels: int) -> None:
-            count = code.min(width, pixels - row * width)
-            x, y = x.at(row=row), y.at(row=row)
-            with code.either(count < v) as (short, long):
-                with short:
-                    _turn_out_short(code, x, y, count, channels)
-                with long, _squares(code, count) as start:
-                    _turn_out(code, x.at(pixel=start), y.at(pixel=start), channels)
-
         with Rows(code).each() as (image, plane, row):
-            source, target = x.at(image, plane), y.at(image, plane * v)
-            if self.tail:
-                with code.either(plane.equals(code.value("planes") - 1)) as (yes, no):
-                    with yes:
-                        convert(source, target, row, self.tail)
-                    with no:
-                        convert(source, target, row, v)
-            else:
-                convert(source, target, row, v)
+            source, target = x.at(image, plane, row), y.at(image, plane * v, row)
+            count = code.min(width, pixels - row * width)
+            is_last = plane.equals(code.value("planes") - 1)
+            turn_out(code, source, target, count, self.tail, is_last)
         return code
 
 
@@ -221,6 +193,41 @@ def _halo_values(layout: Layout) -> dict[str, Size]:
     halo = layout.halo
     sides = (halo.top, halo.left, halo.bottom, halo.right)
     return dict(zip(HALO_VALUES, sides, strict=True))
+
+
+def turn_in(code: Code, x: Place, y: Place, count: Int, tail: int, is_last: Bool) -> None:
+    """`count` pixels of the NCHW x to the blocked y, one plane of it.
+
+    `tail` is the number of channels in the last plane where that is not full, else 0; `is_last`
+    tells whether this is that plane. Lanes beyond become zero.
+    """
+    for channels in _channel_counts(code, tail, is_last):
+        with code.either(count < code.lanes) as (short, long):
+            with short:
+                _turn_in_short(code, x, y, count, channels)
+            with long, _squares(code, count) as start:
+                _turn_in(code, x.at(pixel=start), y.at(pixel=start), channels)
+
+
+def turn_out(code: Code, x: Place, y: Place, count: Int, tail: int, is_last: Bool) -> None:
+    """`count` pixels of a plane of the blocked x to the NCHW y; `tail` as in `turn_in`."""
+    for channels in _channel_counts(code, tail, is_last):
+        with code.either(count < code.lanes) as (short, long):
+            with short:
+                _turn_out_short(code, x, y, count, channels)
+            with long, _squares(code, count) as start:
+                _turn_out(code, x.at(pixel=start), y.at(pixel=start), channels)
+
+
+def _channel_counts(code: Code, tail: int, is_last: Bool) -> Iterator[int]:
+    """The numbers of channels that a plane may have; what follows is written for each."""
+    if not tail:
+        yield code.lanes
+        return
+    with code.when(is_last):
+        yield tail
+    with code.when(~is_last):
+        yield code.lanes
 
 
 @contextmanager

@@ -1,17 +1,12 @@
 """Depthwise convolution: every channel with its own filter, vectors over channels.
 
 DepthwiseTemplate   the template; `depthwise` is its instance
-DepthwiseKernel     the code of one step
 DepthwisePacking    the weights' order: [Cb][1 + KH * KW][v], the bias first
-
-A register tile is `th` rows by `tw` pixels of one plane. Going down the rows of x that it needs,
-every pixel is loaded once and multiplied into all sums it belongs to. The last tile of a row
-overlaps the one before it; rows left below the last full tile are done one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -19,135 +14,20 @@ import numpy as np
 
 from ort_optim.kernels.base import Demand, Launch, Packing, Tile
 from ort_optim.kernels.builder import Code
-from ort_optim.kernels.chunks import ROW_VALUES, Rows, split_rows
+from ort_optim.kernels.chunks import split_rows
+from ort_optim.kernels.depthwise_kernel import DepthwiseKernel
 from ort_optim.kernels.epilogue import Epilogue
 from ort_optim.kernels.isa import FLOAT_BYTES, Isa
-from ort_optim.kernels.memory import Address
 from ort_optim.kernels.sizes import Size, Sizes
 from ort_optim.kernels.spec import ConvSpec
-from ort_optim.kernels.tensors import Halo, Layout, Place, tensor_place, tensor_values
-from ort_optim.kernels.values import Int
-from ort_optim.kernels.windows import meetings
+from ort_optim.kernels.tensors import Halo, Layout
 
 _KEYS = ("th", "tw")
-_BLOCKED = frozenset({"blocked"})
+_ANY_LAYOUT = frozenset({"blocked", "nchw"})
 _MOST_TAPS = 49
 _FEW_TAPS = 12  # whose weights stay in registers
 _WIDEST, _WIDEST_MANY = 8, 6
-_OWN_VALUES = ("OH", "OW")
-
-
-@dataclass(frozen=True)
-class DepthwiseKernel:
-    """y = epilogue(depthwise convolution of x), both blocked, x with a halo.
-
-    Attributes:
-        kernel, strides, dilations, pads: As in `ConvSpec`; of the pads top and left.
-        th, tw: The register tile.
-        OH, OW: Height and width of y, each None where not known.
-        epilogue: What follows the convolution.
-    """
-
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    dilations: tuple[int, int]
-    pads: tuple[int, int]
-    th: int
-    tw: int
-    OH: int | None
-    OW: int | None
-    epilogue: Epilogue
-
-    @property
-    def name(self) -> str:
-        """As `Kernel`."""
-        activations = "".join(f"_{each.kind}" for each in self.epilogue.operations)
-        parts = ["depthwise", "{}x{}".format(*self.kernel)]
-        parts += ["s{}x{}".format(*self.strides)] * (self.strides != (1, 1))
-        parts += ["d{}x{}".format(*self.dilations)] * (self.dilations != (1, 1))
-        parts += ["p{}x{}".format(*self.pads), f"t{self.th}x{self.tw}"]
-        parts += [f"{letter}{size}" for letter, size in (("h", self.OH), ("w", self.OW)) if size]
-        return "_".join(parts) + activations
-
-    @property
-    def pointers(self) -> tuple[str, ...]:
-        """As `Kernel`."""
-        return "x", "w", "y", *self.epilogue.pointers
-
-    @property
-    def values(self) -> tuple[str, ...]:
-        """As `Kernel`."""
-        tensors = (*tensor_values("x"), *tensor_values("y"), *self.epilogue.values)
-        return *tensors, *_OWN_VALUES, *ROW_VALUES
-
-    def write(self, isa: Isa) -> Code:
-        """As `Kernel`."""
-        code = Code(self.name, isa, self.pointers, self.values)
-        x, y = tensor_place(code, "x"), tensor_place(code, "y")
-        x = x.at(row=-self.pads[0], pixel=-self.pads[1])
-        w = code.pointer("w")
-        others = self.epilogue.operands(code)
-        height = code.value("OH") if self.OH is None else code.integer(self.OH)
-        width = code.value("OW") if self.OW is None else code.integer(self.OW)
-
-        def written(th: int, tw: int) -> Callable[[Int, Int, Int], None]:
-            """Code for `th` rows in tiles of `tw` pixels, to be called with image, plane, row."""
-
-            def body(x: Place, w: Address, count: Int, *targets: Place) -> None:
-                with code.loop(count.ceildiv(tw)) as index:
-                    first = code.min(index * tw, count - tw)
-                    moved = [each.at(pixel=first) for each in targets]
-                    self._tile(code, x.at(pixel=first * self.strides[1]), w, moved, th, tw)
-
-            function = code.function(f"rows_{th}x{tw}", [x, w, width, y, *others], body)
-
-            def call(image: Int, plane: Int, row: Int) -> None:
-                targets = [each.at(image, plane, row) for each in (y, *others)]
-                source = x.at(image, plane, row * self.strides[0])
-                weights = w.at(plane * (self._packed_vectors * code.lanes))
-                function(source, weights, width, *targets)
-
-            return call
-
-        tall = written(self.th, self.tw)
-        ends_low = self.th > 1 and (self.OH is None or self.OH % self.th > 0)
-        may_be_narrow = self.tw > 1 and (self.OW is None or self.tw > self.OW)
-        low = written(1, self.tw) if ends_low else None
-        narrow = written(1, 1) if may_be_narrow else None
-        with Rows(code).each() as (image, plane, group):
-            first = group * self.th
-            stop = code.min(first + self.th, height)
-            is_narrow = width < self.tw
-            if narrow:
-                with code.when(is_narrow), code.loop(stop, first) as row:
-                    narrow(image, plane, row)
-            is_full = first + self.th <= height
-            with code.when(~is_narrow & is_full):
-                tall(image, plane, first)
-            if low:
-                with code.when(~is_narrow & ~is_full), code.loop(stop, first) as row:
-                    low(image, plane, row)
-        return code
-
-    @property
-    def _packed_vectors(self) -> int:
-        """Vectors of packed weights in a plane."""
-        return 1 + self.kernel[0] * self.kernel[1]
-
-    def _tile(
-        self, code: Code, x: Place, w: Address, targets: Sequence[Place], th: int, tw: int
-    ) -> None:
-        v, (KH, KW) = code.lanes, self.kernel
-        weights = [[w.at((1 + i * KW + j) * v).load() for j in range(KW)] for i in range(KH)]
-        sums = [[w.load()] * tw for _ in range(th)]
-        for row, taps_down in meetings(th, KH, self.strides[0], self.dilations[0]):
-            for pixel, taps_across in meetings(tw, KW, self.strides[1], self.dilations[1]):
-                number = x.at(row=row, pixel=pixel).address.load()
-                for (i, kh), (j, kw) in product(taps_down, taps_across):
-                    sums[i][j] = code.fma(number, weights[kh][kw], sums[i][j])
-        for i, j in product(range(th), range(tw)):
-            y, *operands = [each.at(row=i, pixel=j) for each in targets]
-            y.address.store(self.epilogue.apply(code, sums[i][j], operands))
+_STAGED_TASK_FLOATS = 1 << 15  # of scratch: 128 KiB, which stay in L2
 
 
 @dataclass(frozen=True)
@@ -257,7 +137,7 @@ class DepthwiseTemplate:
         self, conv: ConvSpec, tile: Tile, isa: Isa
     ) -> tuple[frozenset[str], frozenset[str]]:
         """As `ConvTemplate`."""
-        return _BLOCKED, _BLOCKED
+        return _ANY_LAYOUT, _ANY_LAYOUT
 
     def halo(self, conv: ConvSpec, tile: Tile, H: Size, W: Size) -> Halo:  # noqa: N803
         """As `ConvTemplate`: the padding, as far as it is read."""
@@ -281,6 +161,7 @@ class DepthwiseTemplate:
         self, conv: ConvSpec, tile: Tile, isa: Isa, epilogue: Epilogue, x: Layout, y: Layout
     ) -> Launch:
         """As `ConvTemplate`."""
+        reads_nchw, writes_nchw = x.kind == "nchw", y.kind == "nchw"
         kernel = DepthwiseKernel(
             kernel=conv.kernel,
             strides=conv.strides,
@@ -290,12 +171,27 @@ class DepthwiseTemplate:
             tw=tile["tw"],
             OH=conv.OH,
             OW=conv.OW,
+            x_kind=x.kind,
+            y_kind=y.kind,
+            tail=conv.Cin % isa.lanes if reads_nchw or writes_nchw else 0,
             epilogue=epilogue,
         )
-        work = y.W * (tile["th"] * isa.lanes * (2 + conv.KH * conv.KW // 4))
-        rows, tasks = split_rows(y.N, y.planes, y.H.ceildiv(tile["th"]), work)
-        values = {**x.values("x"), **y.values("y"), "OH": y.H, "OW": y.W, **rows}
-        return Launch(kernel, values, tasks, y.N.sizes.const(0))
+        v, th, planes = isa.lanes, tile["th"], -(-conv.Cin // isa.lanes)
+        values = {**x.values("x"), **y.values("y"), "OH": y.H, "OW": y.W}
+        groups, scratch = y.H.ceildiv(th), y.N.sizes.const(0)
+        if not reads_nchw and not writes_nchw:
+            work = y.W * (th * v * (2 + conv.KH * conv.KW // 4))
+            rows, tasks = split_rows(y.N, planes, groups, work)
+            return Launch(kernel, values | rows, tasks, scratch)
+        wide = x.W + conv.pads[1] + self.halo(conv, tile, x.H, x.W).right
+        read, made = wide * (v * reads_nchw), y.W * (v * writes_nchw)  # floats of a row
+        work = read * (th * conv.strides[0]) + made * th
+        rows, tasks = split_rows(y.N, planes, groups, work, _STAGED_TASK_FLOATS)
+        most = rows["rows_per_task"] * th
+        scratch = read * ((most - 1) * conv.strides[0] + conv.extent[0]) + made * most
+        if reads_nchw:
+            values |= {"H": x.H, "W": x.W, "wide": wide}
+        return Launch(kernel, values | rows, tasks, scratch * FLOAT_BYTES)
 
     def reference(
         self, conv: ConvSpec, tile: Tile, x: np.ndarray, w: np.ndarray, b: np.ndarray | None

@@ -48,6 +48,10 @@ runs at 217 to 222 GFLOP/s, 5x5 on 6x6 and 13x13 at 170 to 190."""
 ALIGNED_CHANNELS = 4
 """Layout changes take multiples of 4 channels: 65->65 and 66->130 go by gemm, 64->65 does not."""
 
+WEIGHTS_AT_HAND = 1 << 19
+"""Bytes of weights that cost nothing; more is waited for: 1x1 512->2048 on 7x7, 4 MB, runs at 196
+GFLOP/s, 1024->512 on 14x14, 2 MB, at 222."""
+
 # -- depthwise -------------------------------------------------------------------------------------
 
 DEPTHWISE = 0.95
@@ -224,7 +228,8 @@ def _blocked_us(spec: ConvSpec, sizes: Sizes, machine: Machine) -> float:
     memory_us = machine.memory_us(moved)
     if rows == lanes:  # too little arithmetic to hide the loads behind
         return machine.compute_us(macs, NARROW) + memory_us
-    return max(machine.compute_us(macs, WIDE), memory_us)
+    waited_us = machine.memory_us(max(0, weights - WEIGHTS_AT_HAND // FLOAT_BYTES))
+    return max(machine.compute_us(macs, WIDE) + waited_us, memory_us)
 
 
 def _depthwise_us(spec: ConvSpec, sizes: Sizes, machine: Machine) -> float:

@@ -35,6 +35,10 @@ NARROW, NARROW_1X1 = 0.80, 0.66
 """With one vector each number of x is read for few products, in 1x1 for one: 3x3 256->6 and 8->12
 run at 190 to 203, 1x1 16->16 and 64->16 at 164."""
 
+SHARED_1X1 = 0.76
+"""Groups that share vectors: each vector reads other numbers of x. 1x1 112->112 to 544->544 in 4
+groups, on 28x28 to 7x7, run at 183 to 192 with the products of other groups that are zero."""
+
 DOTS = 0.5
 """Sums over vectors of input channels end in sums over lanes: 3x3 64->3 runs at 120."""
 
@@ -65,13 +69,19 @@ on 128x128, transforms all but alone, takes 178 us with F(4x4), 278 with F(2x2).
 # -- memory ----------------------------------------------------------------------------------------
 
 WEIGHTS_BYTES_PER_FLOP = 0.18
-"""Bandwidth for Winograd's weights, by the peak, in a time that nothing else fills: 3x3 224->224 on
+"""Bandwidth for weights, by the peak, in a time that nothing else fills: 3x3 224->224 on
 7x7 takes 248 us with F(4x4), its products and transforms 70, its 7.2 MB of weights 150; 192->256 on
-14x14 393, 270 and 147."""
+14x14 393, 270 and 147; 1x1 512->2048 on 7x7 560, 438 and 95, 1024->512 on 14x14 915, 876 and 47."""
 
 WEIGHTS_AT_HAND = 1 << 19
-"""Bytes of them that cost nothing: 128->32 on 7x7 reads 0.6 MB in 11 us, in which the products and
-transforms take 9."""
+"""Bytes of them that cost nothing: 3x3 128->32 on 7x7 reads 0.6 MB in 11 us, in which the products
+and transforms take 9."""
+
+
+TURNED = 0.5
+"""Of what a step that changes a layout takes, where a kernel turns its output in scratch: 1x1
+24->112 on 56x56 in 4 groups takes 69 us so, 45 of them for the convolution and the change of its
+input."""
 
 
 def estimate_us(spec: ConvSpec, template: str, tile: Tile, target: Target) -> float | None:
@@ -110,15 +120,25 @@ def _panels_us(
     floats = sizes.inputs * (spec.Cin if single else _padded(spec.Cin, machine.lanes))
     floats += sizes.outputs * _padded(spec.Cout, machine.lanes)
     floats += panels.floats
-    return max(machine.compute_us(macs, _part(panels)), machine.memory_us(floats))
+    computed, moved = machine.compute_us(macs, _part(panels)), machine.memory_us(floats)
+    return computed + _weights_us(panels.floats, machine) if computed > moved else moved
+
+
+def _weights_us(floats: int, machine: Machine) -> float:
+    """What a kernel waits for its packed weights."""
+    waited = max(0, FLOAT_BYTES * floats - WEIGHTS_AT_HAND)
+    return 1e-3 * waited / (WEIGHTS_BYTES_PER_FLOP * machine.peak_gflops)
 
 
 def _part(panels: Panels) -> float:
     if panels.reading in ("dots", "lanes"):
         return DOTS if panels.dots else LANES
+    is_1x1 = panels.conv.kernel == (1, 1)
+    if panels.shared and is_1x1:
+        return SHARED_1X1
     if panels.vectors > 1:
         return WIDE
-    return NARROW_1X1 if panels.conv.kernel == (1, 1) else NARROW
+    return NARROW_1X1 if is_1x1 else NARROW
 
 
 def _channels(panels: Panels) -> float:
@@ -156,8 +176,7 @@ def _winograd(m: int) -> Callable[[ConvSpec, Tile, Sizes, Machine], float]:
         products = machine.compute_us(numbers * spec.Cin * Cout, PRODUCTS)
         transforms = machine.compute_us(numbers * (Cin + Cout) * TRANSFORM[m], 1.0)
         moved = machine.memory_us(sizes.inputs * Cin + sizes.outputs * Cout)
-        waited = max(0, FLOAT_BYTES * positions * spec.Cin * Cout - WEIGHTS_AT_HAND)
-        weights = 1e-3 * waited / (WEIGHTS_BYTES_PER_FLOP * machine.peak_gflops)
+        weights = _weights_us(positions * spec.Cin * Cout, machine)
         return max(products + transforms, moved) + weights
 
     return kernel_us

@@ -4,7 +4,11 @@ y[n, o, oh, ow] = b[o] + sum over c, kh, kw of w[o, c, kh, kw] * x[n, c, oh*s + 
 
 A task is (image, block of pixels, block of panels). The pixels of a block are few enough that what
 they read of x stays in L2 while panel after panel goes over them; a panel's weights come from
-memory once per block. Where neither side has a halo and neighbours are neighbours on both sides,
+memory once per block. Where y goes out as NCHW, tiles of up to a vector of channels are turned in
+registers; with more, what a panel makes of a block stays in scratch and is turned from there, since
+lines of so many planes would be open at once, and where a plane is a multiple of 4 KiB all fall
+into the same few sets of the caches (1x1 64->64 on 64x64 then takes 511 us, with an export 225).
+Where neither side has a halo and neighbours are neighbours on both sides,
 all pixels of an image are one row ("flat"), else rows are cut into tiles one by one.
 
 A row of `cols` pixels is cut into ceil(cols / mr) tiles whose widths differ by one at most, so that
@@ -20,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 
+from ort_optim.kernels.borders import turn_out
 from ort_optim.kernels.builder import Argument, Code
 from ort_optim.kernels.epilogue import Epilogue
 from ort_optim.kernels.isa import Isa
@@ -53,6 +58,7 @@ class PanelConv:
         flat: Whether all pixels are one row; decided at run time where operands may have halos.
         x_kind, y_kind: "blocked" or "nchw".
         staged: Whether rows of an NCHW x are copied between zeros first.
+        turned: Whether an NCHW y is made in scratch first.
         single, dots: As in `Panels`.
         epilogue: What happens before the store.
     """
@@ -66,6 +72,7 @@ class PanelConv:
     x_kind: str
     y_kind: str
     staged: bool
+    turned: bool
     single: bool
     dots: bool
     epilogue: Epilogue
@@ -93,7 +100,7 @@ class PanelConv:
     def values(self) -> tuple[str, ...]:
         """As `Kernel`."""
         tensors = *tensor_values("x"), *tensor_values("y")
-        staged = ("x.H", "x.W") if self.staged else ()
+        staged = ("x.H", "x.W", "made") if self.staged else ()
         return *tensors, *SPLIT_VALUES, *staged, *self.epilogue.values
 
     def write(self, isa: Isa) -> Code:
@@ -124,7 +131,7 @@ class _Writer:
         pixels, cols = self._pixels(block)
         x = tensor_place(code, "x", 1 if kernel.x_kind == "nchw" else None).at(image=image)
         if kernel.staged:
-            x = stage_rows(code, conv, x, pixels.rows)
+            x = stage_rows(code, conv, x, pixels.rows, code.scratch.at(code.value("made")))
         elif not conv.transposed:
             x = x.at(row=-conv.pads[0], pixel=-conv.pads[1])
         y = tensor_place(code, "y", 1 if kernel.y_kind == "nchw" else None).at(image=image)
@@ -138,15 +145,16 @@ class _Writer:
         with code.loop(code.min(first + each_task, total), first) as number:
             group, panel = number // panels.per_group, number % panels.per_group
             vector = group * panels.vectors + panel * panels.nv
+            planes = vector * (code.lanes if kernel.y_kind == "nchw" else 1)
             w = code.pointer("w").at(group * panels.group_floats)
             w = w.at(panel * (panels.nv * panels.depth * code.lanes))
             job = _Job(
                 x.at(plane=vector if panels.reading == "lanes" else group * group_planes),
                 w,
-                y.at(plane=vector * (code.lanes if kernel.y_kind == "nchw" else 1)),
+                y.at(plane=planes),
                 tuple(each.at(plane=vector) for each in operands),
                 panels.first_channel(panel),
-                code.integer(conv.Cout) - vector * code.lanes,
+                vector,
             )
             if panels.tail and panels.per_group > 1:
                 with code.either(panel.equals(panels.per_group - 1)) as (yes, no):
@@ -192,10 +200,15 @@ class _Writer:
 
     def _panel(self, vectors: int, job: _Job, pixels: _Pixels, size: tuple[Int, Int]) -> None:
         """One panel over a block of pixels, phase by phase."""
-        code, conv = self.code, self.conv
+        code, conv, kernel = self.code, self.conv, self.kernel
         if not conv.transposed:
             taps = code.integer(conv.KH), code.integer(conv.KW)
-            self._sweep(vectors, job, pixels, size[1], taps)
+            if kernel.turned:
+                made = self._made(pixels, size[1])
+                self._sweep(vectors, replace(job, y=made.place), pixels, size[1], taps)
+                self._turn_out(vectors, job, made)
+            else:
+                self._sweep(vectors, job, pixels, size[1], taps)
             return
         position = code.variable(code.integer(0))
         with code.loop(conv.strides[0]) as top, code.loop(conv.strides[1]) as left:
@@ -220,9 +233,7 @@ class _Writer:
     ) -> None:
         """Tile after tile: `extra` tiles of base + 1 pixels, then tiles of base pixels."""
         code, kernel = self.code, self.kernel
-        tiles = code.max(cols.ceildiv(kernel.mr), 1)
-        base = cols // tiles
-        extra = cols - base * tiles
+        tiles, base, extra = self._cut(cols)
         zero = code.integer(0)
         for width in kernel.widths:
             narrow = base.equals(width)
@@ -237,6 +248,35 @@ class _Writer:
                 ):
                     self._tile(shape, job, row, tile * width + shift, taps)
 
+    def _cut(self, cols: Int) -> tuple[Int, Int, Int]:
+        """Tiles in a row of so many pixels, the width of most, and how many are wider by one."""
+        tiles = self.code.max(cols.ceildiv(self.kernel.mr), 1)
+        base = cols // tiles
+        return tiles, base, cols - base * tiles
+
+    def _made(self, pixels: _Pixels, cols: Int) -> _Made:
+        """Scratch for what a panel makes of a block. Its pixels are one run in y, too: they are all
+        of some rows, or a part of one."""
+        code, lanes, scratch = self.code, self.code.lanes, self.code.scratch
+        tiles, base, extra = self._cut(cols)
+        first, stop = (code.min(tile, tiles) for tile in pixels.tiles)
+        start = first * base + code.min(first, extra)
+        width = stop * base + code.min(stop, extra) - start
+        count, row = (pixels.rows[1] - pixels.rows[0]) * width, width * lanes
+        place = Place(scratch, code.integer(0), count * lanes, row, lanes)
+        begin = pixels.rows[0], start
+        return _Made(place.at(row=begin[0] * -1, pixel=start * -1), scratch, begin, count)
+
+    def _turn_out(self, vectors: int, job: _Job, made: _Made) -> None:
+        """What a panel made, from scratch to y."""
+        code, conv = self.code, self.conv
+        last, v = code.integer(-(-conv.Cout // code.lanes) - 1), code.lanes
+        y = job.y.at(row=made.begin[0], pixel=made.begin[1])
+        with code.loop(vectors) as plane:
+            source = replace(made.place, address=made.scratch).at(plane=plane)
+            is_last = (job.vector + plane).equals(last)
+            turn_out(code, source, y.at(plane=plane * v), made.count, conv.Cout % v, is_last)
+
     def _tile(
         self, tile: RegisterTile, job: _Job, row: Int, pixel: Int, taps: tuple[Int, Int]
     ) -> None:
@@ -247,7 +287,6 @@ class _Writer:
             job.y.at(row=row, pixel=pixel),
             *job.channels,
             *taps,
-            job.left,
             *(each.at(row=row, pixel=pixel) for each in job.operands),
         )
         if tile not in self.tiles:
@@ -264,7 +303,6 @@ class _Writer:
         count: Int,
         height: Int,
         width: Int,
-        left: Int,
         *operands: Place,
     ) -> None:
         """What a tile does, as a function of its own."""
@@ -278,13 +316,9 @@ class _Writer:
             parts = [sums.total(r, i, output) for output in range(tile.vectors)]
             return kernel.epilogue.apply(code, added_up(code, parts) + w.load(), at)
 
-        if kernel.dots:
-            left, stored = code.integer(self.conv.Cout), replace(tile, vectors=1)
-        else:
-            stored = tile
-
-        if kernel.y_kind == "nchw":
-            store_nchw(code, stored, finished, y, left if self.conv.Cout % code.lanes else None)
+        stored = replace(tile, vectors=1) if kernel.dots else tile
+        if kernel.y_kind == "nchw" and not kernel.turned:
+            store_nchw(code, stored, finished, y, self.conv.Cout)
         else:
             store_blocked(stored, finished, y)
 
@@ -300,14 +334,25 @@ class _Pixels:
 @dataclass(frozen=True)
 class _Job:
     """What a panel works on: places for its first pixel; the input channels (first, count) of a
-    panel that reads single ones; and how many output channels there are from its first one on."""
+    panel that reads single ones; and its first vector of output channels."""
 
     x: Place
     w: Address
     y: Place
     operands: tuple[Place, ...]
     channels: tuple[Int, Int]
-    left: Int
+    vector: Int
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a panel makes of a block before it is turned: `place` as if all of y were there, where
+    its scratch begins, its first (row, pixel) in y, and how many pixels it has."""
+
+    place: Place
+    scratch: Address
+    begin: tuple[Int, Int]
+    count: Int
 
 
 def _every(place: Place, strides: tuple[int, int]) -> Place:

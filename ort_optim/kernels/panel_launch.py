@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ort_optim.kernels.base import Launch, Tile
 from ort_optim.kernels.epilogue import Epilogue
-from ort_optim.kernels.isa import Isa
+from ort_optim.kernels.isa import FLOAT_BYTES, Isa
 from ort_optim.kernels.panel_kernel import PanelConv
 from ort_optim.kernels.panels import erased, is_dots, panels_of
 from ort_optim.kernels.spec import ConvSpec
@@ -13,6 +13,9 @@ from ort_optim.kernels.tensors import Layout
 
 TASK_MACS = 2_000_000  # about 20 us: smaller tasks cost more to hand out than they bring
 TASKS_PER_THREAD = 4
+
+MADE_FLOATS = 1 << 15
+"""What a panel makes of a block before it is turned to NCHW: 128 KiB, which stay in L2."""
 
 
 def widths_of(cols: int | None, mr: int) -> frozenset[int]:
@@ -43,6 +46,7 @@ def panel_launch(
     mr, nv = tile["mr"], tile["nv"]
     panels = panels_of(conv, tile, isa.lanes, single=single)
     staged = x.kind == "nchw" and any(conv.pads)
+    turned = y.kind == "nchw" and conv.Cout > isa.lanes
     flat = _is_flat(conv, x, y)
     height, width = (y.H, y.W)
     if conv.transposed:
@@ -63,6 +67,7 @@ def panel_launch(
         x.kind,
         y.kind,
         staged,
+        turned,
         single,
         is_dots(tile),
         epilogue,
@@ -75,7 +80,9 @@ def panel_launch(
     work = x.N * height * width * macs // TASK_MACS
     target = enough.min(work).max(1)
     images = x.N.max(1)
-    per_block = (unit_pixels.max(1).sizes.const(tile["px"]) // unit_pixels.max(1)).max(1)
+    made_floats = turned * min(nv, panels.vectors) * isa.lanes  # of a pixel
+    most = min(tile["px"], MADE_FLOATS // made_floats) if turned else tile["px"]
+    per_block = (unit_pixels.max(1).sizes.const(most) // unit_pixels.max(1)).max(1)
     blocks = units.ceildiv(per_block).max(1)
     panel_blocks = target.ceildiv(images * blocks).min(panels.groups * panels.per_group)
     if staged:
@@ -89,10 +96,11 @@ def panel_launch(
         "blocks": blocks,
         "panel_blocks": panel_blocks,
     }
-    scratch = x.N.sizes.const(0)
+    made = units.ceildiv(blocks) * unit_pixels * made_floats
+    scratch = made * FLOAT_BYTES
     if staged:
-        values |= {"x.H": x.H, "x.W": x.W}
-        scratch = staged_bytes(conv, units.ceildiv(blocks), x.W, isa.lanes)
+        values |= {"x.H": x.H, "x.W": x.W, "made": made}
+        scratch += staged_bytes(conv, units.ceildiv(blocks), x.W, isa.lanes)
     return Launch(kernel, values, x.N * blocks * panel_blocks, scratch)
 
 

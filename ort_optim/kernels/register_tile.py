@@ -335,31 +335,19 @@ def store_nchw(
     tile: RegisterTile,
     finished: Callable[[int, int, int], Vec],
     y: Place,
-    channels: Int | None,
+    channels: int,
 ) -> None:
-    """Write a tile to an NCHW tensor, turned so that pixels lie side by side.
-
-    `channels` says how many of the tile's channels exist, None that all do.
-    """
+    """Write a tile of up to a vector of channels to an NCHW tensor, turned so that pixels lie side
+    by side."""
     v = code.lanes
     for r in range(tile.rows):
-        for j in range(tile.vectors):
-            for start in range(0, tile.cols, v):
-                count = min(v, tile.cols - start)
-                found: Sequence[Vec] = [finished(r, start + i, j) for i in range(count)]
-                turned = code.transpose([*found, *[found[-1]] * (v - count)])
-                known = None if channels is None else channels.constant
-                for lane in range(v if known is None else min(v, known - j * v)):
-                    place = y.address.at(y.plane * (j * v + lane)).at(y.row * r).at(start)
-                    if channels is None or known is not None:
-                        _store_pixels(code, place, turned[lane], count)
-                    else:
-                        with code.when(channels > j * v + lane):
-                            _store_pixels(code, place, turned[lane], count)
-
-
-def _store_pixels(code: Code, place: Address, pixels: Vec, count: int) -> None:
-    if count == code.lanes:
-        place.store(pixels)
-    else:
-        place.store_first(pixels, code.lanes_below(code.integer(count)))
+        for start in range(0, tile.cols, v):
+            count = min(v, tile.cols - start)
+            found: Sequence[Vec] = [finished(r, start + i, 0) for i in range(count)]
+            turned = code.transpose([*found, *[found[-1]] * (v - count)])
+            for lane in range(channels):
+                place = y.address.at(y.plane * lane).at(y.row * r).at(start)
+                if count == v:
+                    place.store(turned[lane])
+                else:
+                    place.store_first(turned[lane], code.lanes_below(code.integer(count)))

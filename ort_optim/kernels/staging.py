@@ -19,7 +19,9 @@ def staged_bytes(conv: ConvSpec, rows: Size, width: Size, lanes: int) -> Size:
     return (height * wide * conv.Cin + 2 * lanes) * FLOAT_BYTES
 
 
-def stage_rows(code: Code, conv: ConvSpec, x: Place, rows: tuple[Int, Int]) -> Place:
+def stage_rows(
+    code: Code, conv: ConvSpec, x: Place, rows: tuple[Int, Int], scratch: Address
+) -> Place:
     """Copy to scratch what the output rows [first, stop) read of x, an NCHW image.
 
     The sizes of x are the kernel's values "x.H" and "x.W". Scratch holds
@@ -32,7 +34,7 @@ def stage_rows(code: Code, conv: ConvSpec, x: Place, rows: tuple[Int, Int]) -> P
     height = (rows[1] - rows[0] - 1) * conv.strides[0] + conv.extent[0]
     begin = rows[0] * conv.strides[0] - top
     with code.loop(conv.Cin) as channel, code.loop(height) as i:
-        to = code.scratch.at((channel * height + i) * wide)
+        to = scratch.at((channel * height + i) * wide)
         row = begin + i
         with code.either((row >= 0) & (row < image_height)) as (inside, outside):
             with inside:
@@ -41,7 +43,7 @@ def stage_rows(code: Code, conv: ConvSpec, x: Place, rows: tuple[Int, Int]) -> P
                 _clear(code, to.at(image_width + left), code.integer(right))
             with outside:
                 _clear(code, to, wide)
-    start = code.scratch.at((rows[0] * wide) * -conv.strides[0])
+    start = scratch.at((rows[0] * wide) * -conv.strides[0])
     return Place(start, code.integer(0), height * wide, wide, 1)
 
 

@@ -47,14 +47,15 @@ class Border:
 
     Attributes:
         images, channels, pixels: Its size; None where not known.
-        ours: Whether a step of ours changes its layout.
+        ours: 1 if a step of ours changes its layout, 0 if none does; between where the kernel turns
+            it on the way.
         theirs: Whether ONNX Runtime changes its layout, where it computes the convolutions.
     """
 
     images: int | None
     channels: int | None
     pixels: int | None
-    ours: bool = True
+    ours: float = 1.0
     theirs: bool = True
 
     def us(self, target: Target) -> float | None:
@@ -86,8 +87,9 @@ def region_veto(layers: Sequence[Layer], borders: Sequence[Border], target: Targ
         ours.append(our_cost.estimate_us(each.spec, each.template, each.tile, target))
         theirs.append(ort_cost.estimate_us(each.spec, target))
     for border in borders:
-        ours += [border.us(target)] * border.ours
-        theirs += [border.us(target)] * border.theirs
+        us = border.us(target)
+        ours.append(None if us is None else us * border.ours)
+        theirs.append(None if us is None else us * border.theirs)
     our_us, their_us = _sum(ours), _sum(theirs)
     if our_us is None or their_us is None or our_us <= REGION_MARGIN * their_us:
         return None
@@ -108,11 +110,12 @@ def reads_nchw(layer: Layer, isa: Isa) -> bool:
     return template is not None and "nchw" in template.layouts(layer.spec, layer.tile, isa)[0]
 
 
-def writes_nchw(layer: Layer, isa: Isa) -> bool:
-    """Whether our kernel gives its output as ONNX Runtime holds it."""
+def export_share(layer: Layer, isa: Isa) -> float:
+    """How much of a change of layout our kernel leaves to do where its output leaves the region."""
     template = find_template(layer.template)
-    writes = template is not None and "nchw" in template.layouts(layer.spec, layer.tile, isa)[1]
-    return writes and layer.spec.Cout <= isa.lanes
+    if template is None or "nchw" not in template.layouts(layer.spec, layer.tile, isa)[1]:
+        return 1.0
+    return our_cost.TURNED if layer.spec.Cout > isa.lanes else 0.0
 
 
 def ort_changes(spec: ConvSpec, isa: Isa) -> tuple[bool, bool]:
@@ -126,8 +129,8 @@ def alone(layer: Layer, isa: Isa) -> tuple[Border, Border]:
     x, y = borders_of(layer.spec)
     x_changes, y_changes = ort_changes(layer.spec, isa)
     return (
-        replace(x, ours=not reads_nchw(layer, isa), theirs=x_changes),
-        replace(y, ours=not writes_nchw(layer, isa), theirs=y_changes),
+        replace(x, ours=1.0 - reads_nchw(layer, isa), theirs=x_changes),
+        replace(y, ours=export_share(layer, isa), theirs=y_changes),
     )
 
 

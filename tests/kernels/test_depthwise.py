@@ -15,6 +15,7 @@ from ort_optim.kernels.epilogue import Epilogue, Operation
 from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.sizes import Sizes
 from ort_optim.kernels.spec import ConvSpec
+from tests.kernels.convolutions import ALL_LAYOUTS, Plain
 from tests.kernels.harness import AVX2, AVX512, aligned, known
 from tests.kernels.movement import Tensor, compiled, random, run
 
@@ -48,7 +49,7 @@ def check(
     bias: bool = True,
     threads: int = 1,
 ) -> None:
-    """Pack, run and compare; sizes in `conv` may be pinned to `size`."""
+    """Pack, run and compare, in all layouts; sizes in `conv` may be pinned to `size`."""
     N, H, W = size
     C = conv.Cin
     sizes = Sizes(threads)
@@ -59,20 +60,25 @@ def check(
     b = random((C,), 3) if bias else None
     halo = depthwise.halo(conv, tile, sizes.const(H), sizes.const(W))
     sides = tuple(known(each) for each in (halo.top, halo.left, halo.bottom, halo.right))
-    x = Tensor(sizes, x_values.shape, isa, sides, x_values)
     shape = replace(conv, N=N, H=H, W=W)
-    y = Tensor(sizes, (N, C, shape.OH or 0, shape.OW or 0), isa, (1, 0, 0, 2))
+    y_shape = (N, C, shape.OH or 0, shape.OW or 0)
     packed = pack(conv, tile, isa, w, b)
-    launch = depthwise.launch(conv, tile, isa, Epilogue(), x.layout, y.layout)
-    run(launch, isa, x=x, w=int(packed.ctypes.data), y=y)
-    found = y.read()
     wide = truth(conv, x_values.astype(np.float64), w.astype(np.float64), b)
     scale = truth(conv, np.abs(x_values), np.abs(w), None if b is None else np.abs(b))
     bound = (conv.KH * conv.KW + 1) * EPSILON * scale
-    assert (np.abs(found - wide) <= bound).all()
+    for x_kind, y_kind in ALL_LAYOUTS:
+        x: Tensor | Plain = Tensor(sizes, x_values.shape, isa, sides, x_values)
+        y: Tensor | Plain = Tensor(sizes, y_shape, isa, (1, 0, 0, 2))
+        if x_kind == "nchw":
+            x = Plain(sizes, x_values.shape, x_values)
+        if y_kind == "nchw":
+            y = Plain(sizes, y_shape)
+        launch = depthwise.launch(conv, tile, isa, Epilogue(), x.layout, y.layout)
+        run(launch, isa, x=x.address, w=int(packed.ctypes.data), y=y.address)
+        assert (np.abs(y.read() - wide) <= bound).all()
+        assert isinstance(y, Plain) or not y.read_all()[:, C:].any()
     reference = depthwise.reference(conv, tile, x_values, w, b)
     assert (np.abs(reference - wide) <= bound).all()
-    assert not y.read_all()[:, C:].any()
 
 
 def pack(conv: ConvSpec, tile: Tile, isa: Isa, w: Array, b: Array | None) -> Array:

@@ -19,10 +19,10 @@ from ort_optim.kernels.veto import (
     Border,
     Layer,
     alone,
+    export_share,
     layer_veto,
     reads_nchw,
     region_veto,
-    writes_nchw,
 )
 
 MACHINE = replace(
@@ -152,7 +152,7 @@ def test_one_slow_layer_does_not_condemn_a_region() -> None:
 def test_borders_that_we_alone_pay_for_can_make_a_region_not_pay() -> None:
     each = layer(ConvSpec(64, 64, (1, 1), N=1, H=28, W=28))
     assert region_veto([each], [], MACHINE) is None
-    border = Border(1, 64, 28 * 28, ours=True, theirs=False)
+    border = Border(1, 64, 28 * 28, ours=1.0, theirs=False)
     assert region_veto([each], [border] * 4, MACHINE) is not None
     assert region_veto([each], [replace(border, theirs=True)] * 4, MACHINE) is None
 
@@ -165,8 +165,9 @@ def test_a_border_of_unknown_size_stops_the_veto() -> None:
 def test_who_reads_and_writes_what_onnx_runtime_holds() -> None:
     image = layer(ConvSpec(3, 16, (3, 3), pads=ONES, N=1, H=32, W=32))
     assert reads_nchw(image, ISA)
-    assert writes_nchw(image, ISA)
-    assert not writes_nchw(layer(replace(image.spec, Cout=32)), ISA)
+    assert export_share(image, ISA) == 0.0
+    assert 0.0 < export_share(layer(replace(image.spec, Cout=32)), ISA) < 1.0
+    assert export_share(layer(CONV), ISA) == 1.0
     assert not reads_nchw(layer(CONV), ISA)
 
 
