@@ -37,7 +37,7 @@ from ort_optim.cluster.shells import Shells
 from ort_optim.cluster.spec import Spec, effective_spec
 from ort_optim.cluster.state_file import StateRecord, to_status, write_state
 from ort_optim.cluster.states import State
-from ort_optim.cluster.status import Fault
+from ort_optim.cluster.status import Fault, Status
 from ort_optim.cluster.watch import Progress, cause_of
 from ort_optim.cluster.work_folder import WorkFolder
 from ort_optim.errors import InputError
@@ -60,6 +60,7 @@ class Keeper:
         self._progress = Progress(folder, spec.poll_s)
         self._claim = affinity.claim(spec.milli_cpus)
         self._over = asyncio.Event()
+        self._news = asyncio.Event()
         self._ending = False
         self._verdict: tuple[Fault, str] | None = None  # why we killed the child ourselves
         self._unwritten = False
@@ -225,7 +226,7 @@ class Keeper:
         if action == "processes":
             found = [processes.describe(pid) for pid in self._job()]
             return {"processes": [facts for facts in found if facts]}
-        if self._ending and action != "status":
+        if self._ending and action not in ("status", "watch"):
             raise InputError(f"job {self._spec.id} is ending")
         if action == "restart":
             self._restart()
@@ -233,10 +234,21 @@ class Keeper:
             self._continue()
         elif action in ("stop", "release"):
             await self._end(released=action == "release")
+        elif action == "watch":
+            await self._wait_for_change(request["known"], float(request["timeout_s"]))
         elif action != "status":
             raise KeyError(action)
-        status = to_status(self._folder, self._record, memory=self._memory)
-        return {"status": status.to_dict()}
+        return {"status": self._status().to_dict()}
+
+    def _status(self) -> Status:
+        return to_status(self._folder, self._record, memory=self._memory)
+
+    async def _wait_for_change(self, known: dict[str, Any], timeout_s: float) -> None:
+        """Until the state, or a finished step, is news."""
+        deadline = time.monotonic() + timeout_s
+        while self._status().essence() == known and (left := deadline - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), min(left, self._spec.poll_s))
 
     def _restart(self) -> None:
         self._must_be_held("restarted")
@@ -294,6 +306,8 @@ class Keeper:
         self._record = replace(before, **changes)
         if self._record.state is not before.state or self._record.start != before.start:
             self._record = replace(self._record, since_s=time.time())
+        self._news.set()  # wakes all who wait now
+        self._news.clear()
         try:
             write_state(self._folder, self._record)
             self._unwritten = False

@@ -64,6 +64,13 @@ class Status:
         """Values that JSON knows."""
         return asdict(self)
 
+    def essence(self) -> dict[str, Any]:
+        """`to_dict` without what changes all the time."""
+        values = self.to_dict()
+        for name in ("memory", "log_tail"):
+            del values[name]
+        return {**values, "command": list(self.command)}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Status:
         """The reverse of `to_dict`, also after a trip through JSON."""

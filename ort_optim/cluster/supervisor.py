@@ -2,7 +2,7 @@
 
     Supervisor(folder).start(job, placement)   a keeper of its own, which outlives this process
     Supervisor(folder).attach()                find the keeper of an earlier process again
-    .status() .patch(...) .restart(...) .resume() .stop() .release(...) .debug(...)
+    .status() .watch(...) .patch(...) .restart(...) .resume() .stop() .release(...) .debug(...)
 
 It knows no Ray. All calls but `debug` return within seconds; none raises because the job failed:
 that is what `Status` is for. InputError is raised where a call can't be obeyed.
@@ -58,6 +58,8 @@ class Supervisor:
     """
 
     def __init__(self, folder: Path) -> None:
+        """Raises InputError: the system is neither Linux nor macOS."""
+        require_posix()
         self._folder = WorkFolder(folder.absolute())
 
     @property
@@ -93,10 +95,9 @@ class Supervisor:
             grace_s: How long a job that is stopped may take to end by itself.
             most_starts: How often the child may be started in all.
 
-        Raises InputError: a keeper runs there already; the system is neither Linux nor macOS; no
-        tool for containers works here; the folder is somebody else's. WorkerError: it died.
+        Raises InputError: a keeper runs there already; no tool for containers works here; the
+        folder is somebody else's. WorkerError: the keeper died.
         """
-        require_posix()
         spec = Spec.of(
             job,
             placement,
@@ -123,13 +124,20 @@ class Supervisor:
         keeper is on another machine. A keeper that died is no error: the state is LOST then, and
         what it left is killed.
         """
-        require_posix()
         check_ours(self.folder, self._facts(), stat.S_ISDIR)
         return self.status()
 
     def status(self) -> Status:
         """How the job stands. Same errors as `attach`."""
         return self._ask(do="status")
+
+    def watch(self, known: Status, timeout_s: float) -> Status:
+        """The status as soon as it differs from `known` in more than memory and log.
+
+        After `timeout_s` it is told as it is. The keeper wakes us, so this is quick and costs
+        nothing meanwhile. Same errors as `attach`.
+        """
+        return self._ask(timeout_s, do="watch", known=known.essence(), timeout_s=timeout_s)
 
     def patch(self, patch: Patch) -> None:
         """Copy the files of a patch into the work folder now; the rest is for the next start.
@@ -238,13 +246,13 @@ class Supervisor:
 
     # Below: the keeper, its socket, and what to do when it does not answer
 
-    def _ask(self, **request: Any) -> Status:
+    def _ask(self, longer_s: float = 0.0, **request: Any) -> Status:
         """The keeper's answer, or what it wrote last when it is gone."""
         record = self._record()
         if record.state in ENDED:
             return to_status(self._folder, record)
         try:
-            with self._connect(record) as client:
+            with self._connect(record, longer_s) as client:
                 return Status.from_dict(client.ask(**request)["status"])
         except OSError:
             return self._without_answer()
@@ -256,9 +264,9 @@ class Supervisor:
             raise InputError(f"job {record.id} runs on {record.host}: ask there")
         return record
 
-    def _connect(self, record: StateRecord) -> Client:
+    def _connect(self, record: StateRecord, longer_s: float = 0.0) -> Client:
         try:
-            return Client(record.socket, ANSWER_S)
+            return Client(record.socket, ANSWER_S + longer_s)
         except FileNotFoundError as error:
             raise ConnectionResetError(str(error)) from None
 

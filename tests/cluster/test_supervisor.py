@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -307,6 +308,30 @@ def test_what_is_over_stays_what_it_is_when_released_or_stopped(jobs: Jobs) -> N
     assert supervisor.stop().state is State.DONE
     assert supervisor.release().state is State.DONE
     assert (supervisor.folder / "archive.tar.gz").exists()
+
+
+# Waiting for news
+
+
+def test_a_watch_tells_news_at_once_and_nothing_new_after_its_time(jobs: Jobs) -> None:
+    supervisor = jobs.start("sh", "-c", "while ! test -e go; do sleep 0.01; done; exit 1")
+    running = supervisor.status()
+    assert supervisor.watch(running, 0.1).state is State.RUNNING
+    assert supervisor.watch(dataclasses.replace(running, cause="old"), 600.0) is not None
+    (supervisor.folder / "work" / "go").touch()
+    held = supervisor.watch(running, 600.0)
+    assert (held.state, held.cause) == (State.HELD, "exit 1")
+
+
+def test_a_watch_tells_steps_and_ends(jobs: Jobs) -> None:
+    script = "mkdir -p steps/one; while ! test -e go; do sleep 0.01; done"
+    supervisor = jobs.start("sh", "-c", script)
+    status = supervisor.status()
+    while not status.last_step:
+        status = supervisor.watch(status, 600.0)
+    assert status.last_step == "one"
+    (supervisor.folder / "work" / "go").touch()
+    assert supervisor.watch(status, 600.0).state is State.DONE
 
 
 # State files that must not be trusted
