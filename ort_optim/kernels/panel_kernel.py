@@ -8,14 +8,19 @@ memory once per block. Where y goes out as NCHW, tiles of up to a vector of chan
 registers; with more, what a panel makes of a block stays in scratch and is turned from there, since
 lines of so many planes would be open at once, and where a plane is a multiple of 4 KiB all fall
 into the same few sets of the caches (1x1 64->64 on 64x64 then takes 511 us, with an export 225).
-Where neither side has a halo and neighbours are neighbours on both sides,
-all pixels of an image are one row ("flat"), else rows are cut into tiles one by one.
+
+Where neither side has a halo and neighbours are neighbours on both sides, all pixels of an image
+are one row ("flat"), else rows are cut into tiles one by one.
 
 A row of `cols` pixels is cut into ceil(cols / mr) tiles whose widths differ by one at most, so that
 no tile is much smaller than mr; where sizes are known, code is written for the widths that occur.
 
 A transposed convolution is strides[0] * strides[1] plain ones, one for each phase (row % stride,
 column % stride) of the output, each with those taps that meet it, turned around.
+
+    PanelConv               the kernel
+    _Writer                 its code: a task, a panel (_Job) over a block (_Pixels), a tile
+    _Made                   what a panel makes in scratch
 """
 
 from __future__ import annotations

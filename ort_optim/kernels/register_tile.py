@@ -10,6 +10,10 @@ Letters, here and in `panels.py`:
 A tile is rows x cols pixels. Each step fills a register with one number of x per pixel and
 multiplies it with nv vectors of weights, which lie in the order in which they are read:
 [channels][taps][nv * v] behind nv * v numbers of bias.
+
+    RegisterTile, Steps     its shape, and how it reads x
+    Sums, accumulate        what it holds, and the loop that adds to it
+    store_blocked, store_nchw
 """
 
 from __future__ import annotations
