@@ -253,8 +253,11 @@ class Journal:
         lease = self.last_lease()
         return lease if lease is not None and _lives(lease, self._clock()) else None
 
-    def take_lease(self, address: str = "") -> Lease | None:
-        """Become the one submitter; the other's lease where there is one alive."""
+    def take_lease(self) -> Lease | None:
+        """Become the one submitter; the other's lease where there is one alive.
+
+        The address is that of the one before until `beat` says another.
+        """
         me = psutil.Process()
         with self._transaction() as connection:
             other = self.lease()
@@ -262,14 +265,14 @@ class Journal:
                 return other
             self._nonce = secrets.token_hex(16)
             connection.execute(
-                "INSERT OR REPLACE INTO lease VALUES (1, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO lease VALUES "
+                "(1, ?, ?, ?, ?, ?, coalesce((SELECT address FROM lease), ''))",
                 (
                     self._nonce,
                     me.pid,
                     me.create_time(),
                     socket.gethostname(),
                     self._clock(),
-                    address,
                 ),
             )
         return None

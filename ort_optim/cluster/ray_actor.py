@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ort_optim._version import __version__
 from ort_optim.cluster.backend import Gone, Order, OrderKind
@@ -128,6 +129,14 @@ class JobActor:
     def log(self, lines: int) -> str:
         """The last lines of the job's log."""
         return Supervisor(self._folder).log(lines)
+
+    def status(self) -> Status:
+        """How the process stands now."""
+        return Supervisor(self._folder).status()
+
+    def processes(self) -> list[dict[str, Any]]:
+        """See `Supervisor.processes`."""
+        return Supervisor(self._folder).processes()
 
     # A debug shell, by small calls
 

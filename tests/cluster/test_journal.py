@@ -183,7 +183,8 @@ def test_requests_are_answered_once_and_their_content_goes(journal):
 
 
 def test_a_second_submitter_is_told_who_the_first_is(journal):
-    assert journal.take_lease("addr") is None
+    assert journal.take_lease() is None
+    journal.beat("addr")
     with Journal.open(journal.folder) as other:
         lease = other.take_lease()
         assert lease is not None
@@ -191,6 +192,7 @@ def test_a_second_submitter_is_told_who_the_first_is(journal):
         journal.drop_lease()
         assert other.lease() is None
         assert other.take_lease() is None
+        assert other.last_lease().address == "addr"
         with pytest.raises(LeaseLostError, match="another submitter"):
             journal.beat()
 

@@ -18,6 +18,18 @@ HELP = "convert many models on a cluster; hold, debug and restart what fails"
 
 COMMANDS = {
     "plan": "place the jobs of a file on the servers of another, without running anything",
+    "submit": "run the jobs of a file on Ray: on this machine, or on a cluster; goes on where it "
+    "stopped",
+    "status": "how the jobs stand: state, place, attempts, waiting time, last finished step, cause",
+    "logs": "what a job has printed, in all its starts",
+    "summary": "what the batch has gained: a row per model, as a table, Markdown or HTML",
+    "debug": "a shell, or one command, in the folder, environment and container of a job",
+    "patch": "change what the next start of a job uses: options, environment, files of its work "
+    "folder",
+    "restart": "start a held job again where it is, patched or not; finished steps are not run "
+    "again",
+    "release": "give up a held job: its slot is free again, an archive of its folder is kept",
+    "cancel": "end a job, whatever it is doing",
 }
 
 

@@ -1,0 +1,216 @@
+"""`batch debug JOB [-- COMMAND]`: a shell, or one command, beside a job that is held or runs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from ort_optim.cli.batch.asking import owned
+from ort_optim.cli.batch.state_folder import add_state_argument, open_journal, without_separator
+from ort_optim.cluster.debug_session import Stream, Terminal
+from ort_optim.cluster.door import LOCAL
+from ort_optim.cluster.gang import folder_of
+from ort_optim.cluster.journal import Journal
+from ort_optim.cluster.states import OCCUPYING, Record
+from ort_optim.cluster.status import Status
+from ort_optim.cluster.supervisor import Supervisor
+from ort_optim.errors import InputError
+
+NAME = "debug"
+HELP = "a shell, or one command, in the folder, environment and container of a job"
+
+RECEIVE_S = 0.2
+CHUNK_BYTES = 1 << 14
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_state_argument(parser)
+    parser.add_argument("job", metavar="JOB")
+    parser.add_argument(
+        "command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="default: your shell"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """The exit code of the command."""
+    argv = without_separator(args.command)
+    with open_journal(args) as journal:
+        record = owned(journal, args.job)
+        if record.state not in OCCUPYING:
+            raise InputError(f"{record.id} is {record.state}: nothing of it is there to debug")
+        tty = sys.stdin.isatty() and sys.stdout.isatty()
+        with _reach(journal, record) as job:
+            print(_told(job.status(), job.processes()), file=sys.stderr, flush=True)
+            with contextlib.closing(job.open(argv, tty)) as terminal:
+                return _converse(terminal, tty)
+
+
+class _Here:
+    """A job whose keeper is on this machine."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    def status(self) -> Status:
+        return self._supervisor.status()
+
+    def processes(self) -> list[dict[str, Any]]:
+        return self._supervisor.processes()
+
+    def open(self, argv: list[str], tty: bool) -> Terminal:
+        columns, rows = shutil.get_terminal_size()
+        return self._supervisor.debug(argv, tty=tty, rows=rows, cols=columns)
+
+
+class _There:
+    """A job that is reached through Ray."""
+
+    def __init__(self, remote: Any) -> None:
+        self._remote = remote
+
+    def status(self) -> Status:
+        status: Status = self._remote.call("status")
+        return status
+
+    def processes(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._remote.call("processes")
+        return found
+
+    def open(self, argv: list[str], tty: bool) -> Terminal:
+        columns, rows = shutil.get_terminal_size()
+        term = os.environ.get("TERM", "dumb")
+        number, reason = self._remote.call("debug_open", argv, tty, rows, columns, term)
+        if not number:
+            raise InputError(reason)
+        return _RemoteTerminal(self._remote, number)
+
+
+class _RemoteTerminal:
+    """The client's end of a command that an actor runs."""
+
+    def __init__(self, remote: Any, number: int) -> None:
+        self._remote = remote
+        self._number = number
+
+    def send(self, data: bytes) -> None:
+        self._remote.call("debug_send", self._number, data)
+
+    def end_input(self) -> None:
+        self._remote.call("debug_send", self._number, b"")
+
+    def resize(self, rows: int, cols: int) -> None:
+        self._remote.call("debug_resize", self._number, rows, cols)
+
+    def receive(self, timeout_s: float | None = None) -> tuple[Stream, bytes] | None:
+        got: tuple[Stream, bytes] | None = self._remote.call(
+            "debug_receive", self._number, timeout_s
+        )
+        return got
+
+    def close(self) -> None:
+        self._remote.call("debug_close", self._number)
+
+
+@contextlib.contextmanager
+def _reach(journal: Journal, record: Record) -> Iterator[_Here | _There]:
+    last = journal.last_lease()
+    if last is None or last.address == LOCAL:
+        yield _Here(Supervisor(folder_of(journal.folder, record.id, 0)))
+        return
+    from ort_optim.cluster.ray_backend import RemoteJob
+
+    remote = RemoteJob(last.address, journal.folder, record.id, record.attempt)
+    try:
+        yield _There(remote)
+    finally:
+        remote.close()
+
+
+def _told(status: Status, processes: list[dict[str, Any]]) -> str:
+    lines = [
+        f"{status.state}" + (f": {status.cause}" if status.cause else ""),
+        f"start {status.start} of attempt {status.attempt}: {' '.join(status.command)}",
+    ]
+    if status.last_step:
+        lines.append(f"last finished step: {status.last_step}")
+    if status.container:
+        lines.append(f"container {status.container}")
+    if status.frozen:
+        lines.append("frozen, with its memory; `batch restart --continue` lets it go on:")
+        lines += [
+            f"  {each.get('pid')} {each.get('name')} {each.get('state')}" for each in processes
+        ]
+    if status.log_tail:
+        lines += ["--- last lines of its log", status.log_tail.rstrip(), "---"]
+    return "\n".join(lines)
+
+
+def _converse(terminal: Terminal, tty: bool) -> int:
+    """Pass bytes both ways until the command ends; its exit code."""
+    with _raw(tty), _resizing(terminal, tty):
+        threading.Thread(target=_feed, args=(terminal,), daemon=True).start()
+        while True:
+            message = terminal.receive(RECEIVE_S)
+            if message is None:
+                continue
+            stream, content = message
+            if stream == "exit":
+                return int(content)
+            target = sys.stdout if stream == "out" else sys.stderr
+            target.buffer.write(content)
+            target.flush()
+
+
+def _feed(terminal: Terminal) -> None:
+    descriptor = sys.stdin.fileno()
+    while True:
+        try:
+            data = os.read(descriptor, CHUNK_BYTES)
+        except OSError:
+            data = b""
+        if not data:
+            terminal.end_input()
+            return
+        terminal.send(data)
+
+
+@contextlib.contextmanager
+def _raw(tty: bool) -> Iterator[None]:
+    """Keys go to the command as they are, and are echoed there."""
+    if not tty:
+        yield
+        return
+    import termios
+    import tty as terminals
+
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    try:
+        terminals.setraw(descriptor)
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+@contextlib.contextmanager
+def _resizing(terminal: Terminal, tty: bool) -> Iterator[None]:
+    if not tty:
+        yield
+        return
+
+    def resize(*_: object) -> None:
+        columns, rows = shutil.get_terminal_size()
+        terminal.resize(rows, columns)
+
+    before = signal.signal(signal.SIGWINCH, resize)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGWINCH, before)

@@ -1,0 +1,104 @@
+"""What a submitter shows: a bar and events on a terminal, a plain line per event elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from ort_optim.cluster.driver import Driver
+from ort_optim.cluster.states import OVER, Record, State
+from ort_optim.report.console import show
+from ort_optim.report.units import printable
+
+STYLES = {
+    State.DONE: "green",
+    State.HELD: "bold yellow",
+    State.FAILED: "red",
+    State.LOST: "red",
+    State.CANCELLED: "dim",
+}
+
+
+class Board:
+    """Called after each turn of the driver. Use as a context manager."""
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self._console = console
+        self._quiet = quiet
+        self._seen: dict[str, tuple[State, int, int]] = {}
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=quiet or not console.is_terminal,
+        )
+        self._task = self._bar.add_task("")
+
+    def __enter__(self) -> Board:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, driver: Driver) -> None:
+        first = not self._seen
+        for record in driver.records.values():
+            now = (record.state, record.attempt, record.starts)
+            before = self._seen.get(record.id)
+            self._seen[record.id] = now
+            news = before is None or before[0] is not record.state
+            quiet_start = record.state is State.QUEUED and not (before and record.cause)
+            if news and not quiet_start and not (first and record.state in OVER):
+                self._tell(record)
+        counts = Counter(record.state for record in driver.records.values())
+        over = sum(counts[state] for state in OVER)
+        words = [
+            f"{counts[state]} {state.lower()}"
+            for state in (State.RUNNING, State.HELD, State.QUEUED, State.FAILED)
+            if counts[state]
+        ]
+        self._bar.update(
+            self._task, description=", ".join(words), completed=over, total=len(driver.records)
+        )
+
+    def _tell(self, record: Record) -> None:
+        if self._quiet:
+            return
+        clock = time.strftime("%H:%M:%S", time.localtime(record.since_s))
+        line = Text(f"{clock} ")
+        line.append(printable(record.id), style="bold")
+        line.append(f" {record.state}", style=STYLES.get(record.state, ""))
+        line.append(printable(_details(record)))
+        if self._console.is_terminal:
+            self._console.print(line)
+        else:
+            show(self._console, line)
+            self._console.file.flush()
+
+
+def _details(record: Record) -> str:
+    if record.state is State.RUNNING:
+        return f" on {place(record)}" + (f" ({record.cause})" if record.cause else "")
+    if record.state is State.HELD:
+        return f": {record.cause} (`batch debug {record.id}`, then `batch restart {record.id}`)"
+    return f": {record.cause}" if record.cause else ""
+
+
+def place(record: Record) -> str:
+    """Where a job runs: its servers, and the devices it has there."""
+    return ", ".join(
+        placement.server
+        + "".join(
+            f" gpu{index}" + (f" ({share / 10:g}%)" if share < 1000 else "")
+            for index, share in placement.devices
+        )
+        for placement in record.placements
+    )

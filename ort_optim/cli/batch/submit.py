@@ -1,0 +1,276 @@
+"""`batch submit JOBS.yaml`: run the jobs on Ray, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.util
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from ort_optim.cli.batch.job_file import load_jobs
+from ort_optim.cli.batch.plan import add_policy_arguments, policy_of
+from ort_optim.cli.batch.progress import Board
+from ort_optim.cli.batch.state_folder import default_state, remember
+from ort_optim.cli.batch.summary import check_summary_path
+from ort_optim.cli.batch.tables import print_summary
+from ort_optim.cluster.actor_backend import ActorBackend
+from ort_optim.cluster.door import LOCAL
+from ort_optim.cluster.driver import Driver, Limits
+from ort_optim.cluster.jobs import Job
+from ort_optim.cluster.journal import Journal, Submitted
+from ort_optim.cluster.planner import plan
+from ort_optim.cluster.ray_backend import connect
+from ort_optim.cluster.servers import Cluster, read_cluster
+from ort_optim.cluster.states import OCCUPYING, OVER, Lease, State
+from ort_optim.cluster.summary import rows_of, write_summary
+from ort_optim.cluster.tokens import make_token, may_act, owner_of
+from ort_optim.cluster.turns import Planner
+from ort_optim.errors import InputError
+
+NAME = "submit"
+HELP = "run the jobs of a file on Ray: on this machine, or on a cluster; goes on where it stopped"
+
+NOT_ALL_DONE = 3
+LOOK_EVERY_S = 0.5
+RAY_MISSING = 'running jobs needs Ray, which is not installed: pip install "ort_optim[cluster]"'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("jobs", type=Path, metavar="JOBS.yaml")
+    parser.add_argument(
+        "--cluster",
+        type=Path,
+        metavar="CLUSTER.yaml",
+        help="which servers to use, and what Ray "
+        "does not know of them; default: all nodes of the Ray cluster, or this machine",
+    )
+    parser.add_argument(
+        "--address",
+        default=LOCAL,
+        metavar="local|auto|ADDRESS",
+        help="Ray on this machine, started and ended here (default); the cluster that is found; "
+        "or the cluster there",
+    )
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="folder of the journal and of the jobs; default: NAME.batch where the outputs go",
+    )
+    parser.add_argument(
+        "--transfer",
+        action="store_true",
+        help="send models and outputs through Ray, where servers do not share the files",
+    )
+    parser.add_argument(
+        "--wait", action="store_true", help="if another submitter runs the jobs, wait for its end"
+    )
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="run finished jobs once more that failed, were cancelled, or changed in the file",
+    )
+    parser.add_argument(
+        "--no-hold", action="store_true", help="do not hold what fails: release it at once"
+    )
+    parser.add_argument(
+        "--held-share",
+        type=_share,
+        default=Limits.held_share,
+        metavar="SHARE",
+        help="when jobs wait and held ones have more than this share of the CPUs or GPUs, the "
+        "oldest held are released, all but one (default: 0.5)",
+    )
+    add_policy_arguments(parser)
+    parser.add_argument(
+        "--summary",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="PATH.md|.html",
+        help="write a summary with the gain of each model; may be given several times",
+    )
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: all done; 3: some job did not come out right; 130: interrupted.
+
+    Interrupted on this machine, running jobs are ended, and go on after their last finished step
+    when the file is submitted again; on a cluster they go on, and are found again.
+    """
+    for path in args.summary:
+        check_summary_path(path)
+    if importlib.util.find_spec("ray") is None:
+        raise InputError(RAY_MISSING)
+    file = load_jobs(args.jobs)
+    wanted = read_cluster(args.cluster) if args.cluster else None
+    state = args.state or default_state(file)
+    console = Console(highlight=False, stderr=False)
+    with Journal.open(state, create=True) as journal:
+        _check_owners(journal, file.jobs)
+        other = journal.take_lease()
+        if other is not None:
+            return _another(args, journal, other, console)
+        try:
+            remember(state)
+            stopped = _submit_and_run(args, journal, file.jobs, wanted, console)
+        finally:
+            journal.drop_lease()
+        rows = rows_of(journal)
+        for path in args.summary:
+            write_summary(rows, path)
+        if not args.quiet:
+            print_summary(rows)
+        if stopped:
+            return 128 + stopped
+        return 0 if all(row.record.state is State.DONE for row in rows) else NOT_ALL_DONE
+
+
+def _submit_and_run(
+    args: argparse.Namespace,
+    journal: Journal,
+    jobs: Sequence[Job],
+    wanted: Cluster | None,
+    console: Console,
+) -> int:
+    """Run all; the number of the signal that stopped it, or 0."""
+    _check_same_place(args, journal)
+    unfinished = _unfinished(journal, jobs, again=args.again)
+    backend: ActorBackend | None = None
+    try:
+        if unfinished:
+            backend = connect(args.address, journal.folder, wanted, transfer=args.transfer)
+            _check_plan(args, unfinished, backend.cluster())
+        owners = {job.id: owner_of(job.owner) for job in jobs}
+        digests = {owner: make_token(owner) for owner in owners.values()}
+        told = journal.submit(jobs, owners, digests, again=args.again)
+        if not args.quiet:
+            _tell(told, journal, console)
+        if backend is None:
+            return 0
+        journal.beat(backend.address)
+        ask = functools.partial(plan, policy=policy_of(args))
+        limits = Limits(held_share=args.held_share, hold=not args.no_hold)
+        with Board(console, quiet=args.quiet) as board, _signals() as signals:
+            driver = Driver(journal, backend, Planner(ask), limits=limits, observer=board)
+            if not driver.run(lambda: not signals) and not signals:
+                console.print("no server can take what is left: submit again when there is one")
+        if signals and not args.quiet:
+            _tell_stopped(driver, console)
+        return signals[0] if signals else 0
+    finally:
+        if backend is not None:
+            backend.close()
+
+
+def _check_owners(journal: Journal, jobs: Sequence[Job]) -> None:
+    digests = journal.owners()
+    for owner in {owner_of(job.owner) for job in jobs} & set(digests):
+        may_act(owner, digests)
+
+
+def _check_same_place(args: argparse.Namespace, journal: Journal) -> None:
+    """Jobs that run on this machine alone can't be found from a cluster, nor the reverse."""
+    last = journal.last_lease()  # with the address of the submitter before this one
+    running = journal.records(*OCCUPYING)
+    if last is None or not last.address or not running:
+        return
+    was_local = last.address == LOCAL
+    if was_local != (args.address == LOCAL):
+        where = "--address local" if was_local else "the --address of their cluster"
+        raise InputError(
+            f"{running[0].id} is {running[0].state} in a run with {where}: submit that way, or "
+            "cancel it"
+        )
+
+
+def _unfinished(journal: Journal, jobs: Sequence[Job], *, again: bool) -> list[Job]:
+    """What may have to be run now: of the file, and of earlier submissions."""
+    known = {record.id: record for record in journal.records()}
+    found = {record.id: record.job for record in known.values() if record.state not in OVER}
+    for job in jobs:
+        record = known.get(job.id)
+        if record is None or again or record.state is State.QUEUED:
+            found[job.id] = job
+    return list(found.values())
+
+
+def _check_plan(args: argparse.Namespace, jobs: Sequence[Job], cluster: Cluster) -> None:
+    refused = plan(jobs, cluster, policy=policy_of(args)).refused
+    if refused:
+        more = f" (and {len(refused) - 1} more jobs)" if len(refused) > 1 else ""
+        raise InputError(f"job {refused[0].job} can't be placed: {refused[0].reason}{more}")
+
+
+def _another(args: argparse.Namespace, journal: Journal, lease: Lease, console: Console) -> int:
+    if not args.wait:
+        raise InputError(
+            f"process {lease.pid} on {lease.host} runs these jobs already: see `batch status "
+            f"--state {journal.folder}`, or wait for its end with --wait"
+        )
+    if not args.quiet:
+        console.print(f"waiting for process {lease.pid} on {lease.host}, which runs these jobs")
+    while journal.lease() is not None:
+        time.sleep(LOOK_EVERY_S)
+    rows = rows_of(journal)
+    if not args.quiet:
+        print_summary(rows)
+    return 0 if all(row.record.state is State.DONE for row in rows) else NOT_ALL_DONE
+
+
+def _tell(told: Submitted, journal: Journal, console: Console) -> None:
+    words = [
+        f"{len(ids)} {word}"
+        for ids, word in ((told.added, "new"), (told.changed, "changed"), (told.again, "again"))
+        if ids
+    ]
+    print(f"{len(journal.records())} jobs ({', '.join(words) or 'as before'}) in {journal.folder}")
+    for job, state in told.left.items():
+        way = "--again runs it once more" if state in OVER else "`batch patch` changes it now"
+        print(f"{job} has changed in the file, but is {state}: left as it was; {way}")
+
+
+def _tell_stopped(driver: Driver, console: Console) -> None:
+    held = sum(record.state is State.HELD for record in driver.records.values())
+    text = "interrupted: "
+    text += "running jobs go on" if driver.backend.outlives else "running jobs were ended"
+    if held:
+        text += f", {held} held stay as they are"
+    print(f"{text}; submit the same file again to go on")
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM are collected; the second one interrupts at once."""
+    caught: list[int] = []
+
+    def catch(number: int, _: object) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    before: dict[int, Callable[..., object] | int | None] = {
+        number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share <= 1.0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no share between 0 and 1")
+    return share
