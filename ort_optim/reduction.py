@@ -44,6 +44,7 @@ from ort_optim.verify.reduce import (
 )
 
 SMALLEST = "smallest.onnx"
+CALL_SECONDS = 120.0  # what one call of ONNX Runtime may take: a part that hangs is tried often
 WORDS = {
     "raises": "raises an error",
     "differs": "makes the outputs differ",
@@ -63,7 +64,7 @@ def reduce_failure(
     failures = read_failures(folder)
     if failures is None:
         raise InputError(f"no pass failed in the run of {work}: there is nothing to reduce")
-    with scratch_folder() as scratch, Engine() as engine:
+    with scratch_folder() as scratch, Engine(timeout_s=CALL_SECONDS) as engine:
         engine.start()
         bench = _Bench(folder, failures, passes, engine, Spill(scratch))
         found, failed = bench.reduce(budget or Budget())

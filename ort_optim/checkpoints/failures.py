@@ -85,7 +85,7 @@ def record(
     found = Failures(
         FORMAT,
         str(model.absolute()),
-        hashlib.sha256(model.read_bytes()).hexdigest(),
+        _digest(model),
         tuple(failed),
         config.shapes,
         config.keep_initializer_inputs,
@@ -111,9 +111,14 @@ def read_failures(folder: WorkFolder) -> Failures | None:
         raise InputError(f"{folder.path / FILE} is of another version: run `optimize` again")
     path = Path(found.model)
     try:
-        same = hashlib.sha256(path.read_bytes()).hexdigest() == found.sha256
+        same = _digest(path) == found.sha256
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}") from None
     if not same:
         raise InputError(f"{path} has changed since the pass failed: run `optimize` again")
     return found
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -44,7 +44,6 @@ from ort_optim.verify.judge import Verdict
 FORMAT = 1
 LOG = "steps.json"
 TILING = "tiling"  # what --disable calls the regions
-CHUNK_BYTES = 1 << 24
 
 NO_PASS_OPTIONS = ("shapes", "data", "keep_initializer_inputs", "sets", "seed", "timeout_s")
 OPTIONS = {
@@ -297,11 +296,8 @@ def _digest_of_data(path: Path) -> list[list[str]]:
 
 
 def _digest_of_file(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache

@@ -143,3 +143,25 @@ def test_a_progress_bar_is_drawn_on_a_terminal_only(tmp_path: Path, source: Path
     assert seen.index("Nodes") > seen.rindex("\x1b[?25h")
     code, seen = on_a_terminal([*command, "--quiet"])
     assert (code, seen) == (0, "")
+
+
+def test_a_second_run_in_a_work_folder_says_what_it_took_over(tmp_path: Path, call: Call) -> None:
+    work = str(tmp_path / "work")
+    assert "taken over" not in call("--work", work)[1]
+    out = (tmp_path / "out.onnx").read_bytes()
+    code, told, err = call("--work", work, "--shape", "input:0:2x4")
+    assert (code, err) == (0, "")
+    assert "taken over" not in told
+    assert call("--work", work, "--shape", "input:0:2x4")[1].count("inputs, rewrite") == 1
+    call("--work", work)
+    assert (tmp_path / "out.onnx").read_bytes() == out
+
+
+def test_a_work_folder_that_can_not_be_is_one_line_and_out_stays(
+    tmp_path: Path, source: Path, call: Call
+) -> None:
+    (tmp_path / "out.onnx").write_bytes(b"before")
+    code, out, err = call("--work", str(source))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "--work" in err
+    assert (tmp_path / "out.onnx").read_bytes() == b"before"

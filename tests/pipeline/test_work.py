@@ -24,9 +24,10 @@ from ort_optim.report import Report
 from ort_optim.report.model import StageSeconds
 from ort_optim.rewriter import Rewriter
 from ort_optim.search import Search
+from ort_optim.verify.judge import Verdict, Verifier
 from tests.passes.harness import model_of
 from tests.pipeline.models import Optimize, old_net, weighty
-from tests.test_search import CARELESS, chain_model
+from tests.test_search import CARELESS, SLOW_TAN, TAN_MODEL, Clock, chain_model
 from tests.toolbox import ROOT, save_with_data
 
 TILED = ROOT / "models" / "digits_resnet.onnx"
@@ -193,6 +194,57 @@ def test_culprits_and_failed_passes_are_told_again(
     assert len(second.verification.culprits) == 2
     assert any("no such thing" in warning for warning in second.warnings)
     assert "rewrite" in second.taken_over
+
+
+def test_a_result_that_does_not_agree_is_told_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: tuple[Pass, ...] = (CARELESS, *PASSES)
+    monkeypatch.setattr(pipeline, "Rewriter", functools.partial(Rewriter, passes=known))
+    out, first = run(chain_model(7), search_seconds=0.0)
+    again, second = run(chain_model(7), search_seconds=0.0)
+    assert again == out
+    same_report(first, second)
+    assert not second.decision.kept
+    assert any("ended after 0 s" in warning for warning in second.warnings)
+    assert second.taken_over == ("inputs", "rewrite")
+
+
+def test_passes_undone_for_their_time_are_told_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch, nothing_is_done: Callable[[], None]
+) -> None:
+    Clock(lambda found: 9.0 if "Tan" in found else 3.0).install(monkeypatch)
+    known: tuple[Pass, ...] = (SLOW_TAN, *PASSES)
+    monkeypatch.setattr(pipeline, "Rewriter", functools.partial(Rewriter, passes=known))
+    out, first = run(model_of(TAN_MODEL), timing=True, disable={"tiling"})
+    nothing_is_done()
+    again, second = run(model_of(TAN_MODEL), timing=True, disable={"tiling"})
+    assert again == out
+    same_report(first, second)
+    assert second.timing.undone_passes == ("slow-tan",)
+
+
+def test_what_could_not_be_run_is_tried_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have been for want of memory."""
+    real = Verifier.check
+    monkeypatch.setattr(Verifier, "check", lambda *_, **__: Verdict(False, (), 0, "it died"))
+    assert not run(weighty())[1].decision.kept
+    monkeypatch.setattr(Verifier, "check", real)
+    _, report = run(weighty())
+    assert report.taken_over == ("inputs",)
+    assert report.decision.kept
+
+
+def test_a_model_too_large_for_one_file_is_not_kept(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, _ = run(weighty(), work=None)
+    monkeypatch.setattr("ort_optim.checkpoints.findings.MOST_BYTES", 100)
+    for _ in range(2):
+        again, report = run(weighty())
+        assert again == out
+        assert "rewrite" not in report.taken_over
+        assert any("step rewrite is not kept" in warning for warning in report.warnings)
 
 
 def damages(path: Path) -> list[Callable[[], object]]:
