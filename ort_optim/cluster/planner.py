@@ -30,6 +30,7 @@ from ort_optim.cluster.jobs import Job
 from ort_optim.cluster.kinds import kind_of
 from ort_optim.cluster.links import Links
 from ort_optim.cluster.plan import VERSION, Placement, Plan, Planned, Refused, ServerClass
+from ort_optim.cluster.search import shortest
 from ort_optim.cluster.servers import Cluster
 from ort_optim.cluster.timeline import Seconds, Timeline
 from ort_optim.errors import InputError
@@ -42,10 +43,12 @@ class Policy:
     Attributes:
         backfill: Idle class-one servers take fragments that can't delay a whole-machine job.
         ageing_s: Waiting for so long is worth one point of priority.
+        tries: How many other orders of jobs of equal priority are tried for a shorter makespan.
     """
 
     backfill: bool = False
     ageing_s: float = 600.0
+    tries: int = 0
 
 
 def plan(
@@ -76,20 +79,23 @@ def plan(
     busy = {each.job for each in running}
     waiting = [job for job in jobs if job.id not in busy]
     sides = split(waiting, cluster, inventory, classes)
-    arguments = (waiting, inventory, sides.one, running, now_s, policy, choose, ready_s or {})
-    schedule = _Schedule(*arguments)
-    schedule.run()
-    if policy.backfill and schedule.whole_waits_for_fragment():
-        # A fragment that ends early lets a whole-machine job reserve early, perhaps before another
-        # one. That one must not pay for backfill.
-        plain = _Schedule(*(*arguments[:5], replace(policy, backfill=False), *arguments[6:]))
-        plain.run()
-        if schedule.delays_whole(plain):
-            schedule = plain
-    return Plan(
-        version=VERSION,
-        planned=schedule.planned(),
-        refused=schedule.refused(),
+
+    def make(order: Sequence[Job]) -> Plan:
+        arguments = (order, inventory, sides.one, running, now_s)
+        schedule = _Schedule(*arguments, policy, choose, ready_s or {})
+        if policy.backfill and schedule.whole_waits_for_fragment():
+            # A fragment that ends early lets a whole-machine job reserve early, perhaps before
+            # another one. That one must not pay for backfill.
+            plain = _Schedule(*arguments, replace(policy, backfill=False), choose, ready_s or {})
+            if schedule.delays_whole(plain):
+                schedule = plain
+        return Plan(version=VERSION, planned=schedule.planned(), refused=schedule.refused())
+
+    made = shortest(waiting, make, policy.tries) if policy.tries else make(waiting)
+    place = {job.id: number for number, job in enumerate(waiting)}
+    return replace(
+        made,
+        refused=tuple(sorted(made.refused, key=lambda each: place[each.job])),
         classes={
             name: "one" if one else "two"
             for name, one in zip(inventory.names, sides.one.tolist(), strict=True)
@@ -99,7 +105,7 @@ def plan(
 
 
 class _Schedule:
-    """Events in the order of time: jobs end, jobs become ready, jobs start."""
+    """Jobs in time: it goes through the events (jobs end, become ready, start) when it is made."""
 
     def __init__(
         self,
@@ -144,8 +150,9 @@ class _Schedule:
             for name, kind in self._kind.items()
             if kind.whole and not kind.refusal and not self._never_ready(name)
         }
+        self._run()
 
-    def run(self) -> None:
+    def _run(self) -> None:
         """Go from event to event until nothing ends any more."""
         now_s = self._now_s
         ready = [name for name in self._jobs if not self._links.waits_for[name]]

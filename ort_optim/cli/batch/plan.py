@@ -24,6 +24,8 @@ HELP = "place the jobs of a file on the servers of another, without running anyt
 SHOWN = 50
 """Jobs in the table; a file or --json has them all."""
 
+MOST_TRIES = 100_000
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("jobs", type=Path, metavar="JOBS.yaml")
@@ -51,11 +53,18 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DURATION",
         help="how long a wait is worth one point of priority (default: 10min)",
     )
+    parser.add_argument(
+        "--tries",
+        type=_tries,
+        default=Policy.tries,
+        metavar="N",
+        help="try N other orders of the jobs of equal priority, and keep the shortest plan",
+    )
 
 
 def policy_of(args: argparse.Namespace) -> Policy:
     """The policy that the arguments ask for."""
-    return Policy(backfill=args.backfill, ageing_s=args.ageing)
+    return Policy(backfill=args.backfill, ageing_s=args.ageing, tries=args.tries)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -134,6 +143,12 @@ def _devices(placement: Placement) -> str:
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.15g}"
+
+
+def _tries(text: str) -> int:
+    if not text.isdecimal() or int(text) > MOST_TRIES:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number up to {MOST_TRIES}")
+    return int(text)
 
 
 def _duration(text: str) -> float:
