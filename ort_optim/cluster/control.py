@@ -17,6 +17,7 @@ import os
 import socket
 import struct
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ort_optim.errors import InputError, OrtOptimError
 LONGEST_LINE = 4 << 20
 LONGEST_SOCKET_BYTES = 100  # the system's limit is 104 or 108, its end included
 FLUSH_S = 2.0
+TOUCH_S = 3600.0
 
 Request = dict[str, Any]
 Reader = asyncio.StreamReader
@@ -48,6 +50,7 @@ class Control:
         self._answer = answer
         self._take_over = take_over
         self._talks: set[asyncio.Task[None]] = set()
+        self._touched = time.monotonic()
         self.folder = _private_folder()
 
     async def listen(self) -> None:
@@ -55,6 +58,14 @@ class Control:
         path = self.folder / "socket"
         self._server = await asyncio.start_unix_server(self._talk, path, limit=LONGEST_LINE)
         path.chmod(0o600)
+
+    def keep(self) -> None:
+        """Now and then: what nobody touches for days is removed from folders such as /tmp."""
+        if time.monotonic() - self._touched > TOUCH_S:
+            self._touched = time.monotonic()
+            for path in (self.folder, self.folder / "socket"):
+                with contextlib.suppress(OSError):
+                    os.utime(path)
 
     async def close(self) -> None:
         """Let answers out that are under way, then remove the socket."""

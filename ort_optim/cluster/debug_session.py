@@ -7,6 +7,7 @@ import json
 import os
 import select
 import socket
+import threading
 from typing import Any, Literal, Protocol
 
 Stream = Literal["out", "err", "exit"]
@@ -77,9 +78,13 @@ class DebugSession:
     def communicate(self, data: bytes = b"") -> tuple[int, bytes, bytes]:
         """Give all input, wait for the end: exit code, output, errors."""
         texts: dict[Stream, bytearray] = {"out": bytearray(), "err": bytearray()}
-        if data:
+
+        def feed() -> None:
             self.send(data)
-        self.end_input()
+            self.end_input()
+
+        # Beside the reading: a command that answers before it has read all would block both.
+        threading.Thread(target=feed, daemon=True).start()
         while (message := self.receive()) is not None:
             stream, content = message
             if stream == "exit":

@@ -62,6 +62,7 @@ class Keeper:
         self._over = asyncio.Event()
         self._news = asyncio.Event()
         self._ending = False
+        self._adopts = False
         self._verdict: tuple[Fault, str] | None = None  # why we killed the child ourselves
         self._unwritten = False
         self._memory = 0
@@ -91,7 +92,7 @@ class Keeper:
         """Start the child, tell that we are ready, and stay until the job is over."""
         if self._claim.cpus:
             os.sched_setaffinity(0, self._claim.cpus)
-        processes.adopt_orphans()
+        self._adopts = processes.adopt_orphans()
         self._loop.add_signal_handler(signal.SIGHUP, lambda: None)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._lose, "its keeper was told to end")
@@ -187,6 +188,7 @@ class Keeper:
         """What has to be looked at now and then, as nothing tells of it."""
         if self._ending:
             return
+        self._control.keep()
         if self._unwritten:
             self._publish()
         if not self._folder.path.exists():
@@ -214,7 +216,9 @@ class Keeper:
             self._hold(Fault.NO_PROGRESS, words, frozen=True)
 
     def _all(self) -> list[int]:
-        return processes.descendants(os.getpid())
+        """What must not be left: where orphans are not adopted, only their mark tells them."""
+        below = processes.descendants(os.getpid())
+        return below if self._adopts else [*below, *processes.marked(self._record.nonce)]
 
     def _job(self) -> list[int]:
         return processes.descendants(os.getpid(), spare=self._shells.pids)
@@ -226,6 +230,9 @@ class Keeper:
         if action == "processes":
             found = [processes.describe(pid) for pid in self._job()]
             return {"processes": [facts for facts in found if facts]}
+        if self._ending and action in ("stop", "release"):
+            await self._over.wait()
+            action = "status"
         if self._ending and action not in ("status", "watch"):
             raise InputError(f"job {self._spec.id} is ending")
         if action == "restart":

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OrtOptimError, OSError) as error:
         text = " ".join(str(error).split())
         print(text, file=sys.stderr, flush=True)
-        Ready(args.ready_fd).say(f"refused {text}\n".encode())
+        Ready(args.ready_fd).say(launch.REFUSED + f"{text}\n".encode())
         return InputError.exit_code
     return 0
 

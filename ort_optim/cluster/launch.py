@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from ort_optim.errors import InputError, WorkerError
 
 READY_S = 60.0
 READY = b"ready\n"
+REFUSED = b"refused "
 STARTERS_OWN = ("RAY_", "ORT_OPTIM_KEEPER")
 """Variables that a job must not inherit begin with these."""
 
@@ -79,6 +81,9 @@ def launch_keeper(folder: WorkFolder, fence_pid: int | None) -> None:
         os.close(writer)
         writer = -1
         text = _read_ready(reader)
+        if text is None:  # too late is as good as never: nobody would know of it
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(first.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             first.wait(READY_S)
     finally:
@@ -86,20 +91,20 @@ def launch_keeper(folder: WorkFolder, fence_pid: int | None) -> None:
         for descriptor in (writer, fence):
             if isinstance(descriptor, int) and descriptor >= 0:
                 os.close(descriptor)
-    if text.startswith(b"refused "):
-        raise InputError(text.removeprefix(b"refused ").decode(errors="replace").strip())
+    if text is not None and text.startswith(REFUSED):
+        raise InputError(text.removeprefix(REFUSED).decode(errors="replace").strip())
     if text != READY:
         raise WorkerError(f"the keeper of {folder.path} did not start: {_last_line(folder)}")
 
 
-def _read_ready(reader: int) -> bytes:
-    """What the keeper says first; nothing when it dies, or says nothing for too long."""
+def _read_ready(reader: int) -> bytes | None:
+    """What the keeper says first; nothing when it dies, None when it is silent for too long."""
     deadline = time.monotonic() + READY_S
     text = b""
     while not text.endswith(b"\n"):
         left = deadline - time.monotonic()
         if left <= 0 or not select.select([reader], [], [], left)[0]:
-            break
+            return None
         part = os.read(reader, 4096)
         if not part:
             break

@@ -30,10 +30,9 @@ MARK = "ORT_OPTIM_KEEPER"
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-def adopt_orphans() -> None:
-    """Make processes whose parents end children of this one, so that none gets away (Linux)."""
-    if _libc is not None:
-        _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def adopt_orphans() -> bool:
+    """Make processes whose parents end children of this one; whether the system can (Linux)."""
+    return _libc is not None and _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 
 def die_with_parent() -> None:

@@ -111,6 +111,7 @@ class Supervisor:
         self._folder.make()
         if self._keeper_lives():
             raise InputError(f"{self.folder}: a keeper has it already: attach to that one")
+        self._bury_predecessor()
         write_spec(self._folder, spec)
         if spec.output:
             Path(spec.output).parent.mkdir(parents=True, exist_ok=True)
@@ -300,6 +301,13 @@ class Supervisor:
         write_state(self._folder, lost)
         _remove_socket(record)
         return lost
+
+    def _bury_predecessor(self) -> None:
+        """Before a new attempt: end what the keeper of an earlier one left on this machine."""
+        with contextlib.suppress(InputError):  # none, or damaged: it is written anew
+            record = self._record()
+            if record.state not in ENDED:
+                self._bury(record)
 
     def _end(self, how: str) -> Status:
         """Make the keeper end, gently or not, and wait until it has."""

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -315,6 +316,23 @@ def test_a_lost_job_starts_its_next_attempt_in_the_same_folder(jobs: Jobs) -> No
     supervisor = jobs.start("sh", "-c", "test -e mark", attempt=2)
     status = jobs.settled(supervisor)
     assert (status.state, status.attempt, status.start) == (State.DONE, 2, 1)
+
+
+def test_what_a_dead_keeper_left_does_not_meet_the_next_attempt(jobs: Jobs) -> None:
+    supervisor = jobs.start("sh", "-c", "setsid sleep 601 & sleep 602")
+    until(lambda: len(supervisor.processes()) == 3)
+    os.kill(keeper_pid(supervisor), signal.SIGKILL)
+    until(lambda: len(jobs.left()) < 3)
+    jobs.start("true", attempt=2)
+    until(lambda: not jobs.left())
+
+
+def test_two_who_stop_a_job_both_see_it_stopped(jobs: Jobs) -> None:
+    supervisor = jobs.start("sh", "-c", "trap '' TERM; echo ready; sleep 600 & wait; wait")
+    until(lambda: "ready" in supervisor.log())
+    with ThreadPoolExecutor(4) as pool:
+        ends = list(pool.map(lambda _: supervisor.stop().state, range(4)))
+    assert set(ends) == {State.CANCELLED}
 
 
 def test_a_folder_has_one_keeper(jobs: Jobs) -> None:

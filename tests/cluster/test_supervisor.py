@@ -188,7 +188,7 @@ def test_a_command_runs_in_folder_and_environment_of_the_job(jobs: Jobs) -> None
 
 
 def test_much_input_and_output_come_through_whole(held: Supervisor) -> None:
-    data = bytes(range(256)) * 8192
+    data = bytes(range(256)) * 80_000  # more than all buffers on the way
     with held.debug(["cat"]) as session:
         code, out, err = session.communicate(data)
     assert (code, out == data, err) == (0, True, b"")
