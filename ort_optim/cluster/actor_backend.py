@@ -202,7 +202,12 @@ class ActorBackend:
                 self._end(slot, Gone.REFUSED, str(error))
                 return
             reference = process.actor.start.remote(
-                slot.job, process.placement, slot.attempt, env, not self._transfer, parcel
+                slot.job,
+                process.placement,
+                slot.attempt,
+                env,
+                None if self._transfer else self._state,
+                parcel,
             )
         self._calls[reference] = Call(slot, process, process.generation, "begin")
 

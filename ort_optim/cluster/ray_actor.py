@@ -56,15 +56,18 @@ class JobActor:
         placement: Placement,
         attempt: int,
         env: Mapping[str, str],
-        shared: bool,
+        shared: Path | None,
         parcel: Parcel | None = None,
     ) -> Found:
-        """Start the process, unless its keeper is there already."""
+        """Start the process, unless its keeper is there already.
+
+        `shared` is the state folder, where servers share it; else `parcel` has what the job reads.
+        """
         found = self.attach(attempt)
         if found[1] is not Gone.NEVER:
             return found
-        if shared and not self._folder.parent.parent.is_dir():
-            reason = f"{self._folder.parent.parent} is not on this server: share it, or --transfer"
+        if shared is not None and not shared.is_dir():
+            reason = f"{shared} is not on this server: share it, or submit with --transfer"
             return None, Gone.REFUSED, reason
         try:
             if parcel is not None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 NAMESPACE = "ort_optim"
 OBJECT_STORE_BYTES = 256 << 20  # of Ray on this machine; only --transfer puts much in it
+CONNECT_S = 10.0
 SHARE_OF_MEMORY = 0.9  # of this machine, for jobs
 
 
@@ -89,11 +90,12 @@ class RayDoor:
     def __init__(self, name: str, **options: Any) -> None:
         self.ray = _import_ray()
         self.address = name
+        _check_listens(name)
         try:
             context = self.ray.init(
                 namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR", **options
             )
-        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray has many kinds for this
             raise InputError(f"no Ray cluster at {name}: {_line(error)}") from None
         if name == "auto":
             self.address = str(context.address_info["gcs_address"])
@@ -188,6 +190,17 @@ def _import_ray() -> ModuleType:
         ) from None
     module: ModuleType = ray
     return module
+
+
+def _check_listens(address: str) -> None:
+    """Ray itself tries for minutes. Raises InputError: nothing answers at HOST:PORT."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise InputError(f"no Ray cluster at {address}: {error.strerror or error}") from None
 
 
 def _this_machine(wanted: Cluster | None) -> dict[str, Any]:
