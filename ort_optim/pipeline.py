@@ -123,7 +123,7 @@ class _Run:
             reference = open_reference(engine, original, repaired, spill)
             samples = self.steps.inputs(lambda: self._samples(engine, reference))
         rewriter = Rewriter(repaired, original.folder, engine)
-        self.steps.follow(rewriter.failures)
+        self.steps.follow_failures(rewriter.failures)
         if isinstance(reference, Reference) and isinstance(samples, InputPlan):
             verifier = self._verifier(engine, reference, samples)
             seconds = self.config.search_seconds
@@ -232,7 +232,6 @@ class _Run:
                 )
                 found = fast.found
         _unmark(found.candidate.model)
-        self.steps.record_failures(self.source, search.rewriter.failures, found.culprits)
         return Outcome(found.candidate, samples=samples, found=found, fast=fast)
 
     def _rewritten(self, search: Search, *, has_repairs: bool) -> Faithful:
@@ -269,7 +268,7 @@ class _Run:
         self.warnings.append(f"rewritten without verification: {reason}")
         with self._stage("rewrite"):
             candidate = rewriter.candidate(plan)
-        self.steps.record_failures(self.source, rewriter.failures)
+        self.steps.record_failures()
         _mark_unverified(candidate.model, reason)
         return Outcome(candidate, reason=reason)
 

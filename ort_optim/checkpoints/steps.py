@@ -84,7 +84,8 @@ class Steps:
         self._keys: dict[str, str] = {}
         self._finished: list[Finished] = []
         self._keeper: Keeper | None = None
-        self._config: Config | None = None
+        self._run: tuple[Path, Config] | None = None
+        self._raised: dict[str, str] = {}
 
     @property
     def taken_over(self) -> tuple[str, ...]:
@@ -97,7 +98,7 @@ class Steps:
         """Find out what the steps depend on. `threads` is the number that is timed with; `spill`
         takes the weights of heavy models. Raises OSError where data can't be read."""
         if self.folder is not None:
-            self._config = config
+            self._run = original.path, config
             self._keys = _keys(original, config, target, threads)
             self._keeper = Keeper(self.folder, original, spill, target)
 
@@ -107,11 +108,15 @@ class Steps:
 
     def rewrite(self, do: Callable[[], Faithful]) -> Faithful:
         """The search for rewrites that agree."""
-        return self._take("rewrite", lambda keeper: keeper.rewrite, do)
+        found = self._take("rewrite", lambda keeper: keeper.rewrite, do)
+        self.record_failures(found.culprits)
+        return found
 
     def time(self, do: Callable[[], Fast]) -> Fast:
         """The search for rewrites that cost no time."""
-        return self._take("time", lambda keeper: keeper.time, do)
+        fast = self._take("time", lambda keeper: keeper.time, do)
+        self.record_failures(fast.found.culprits)
+        return fast
 
     def tile(self, model: ModelProto, do: Callable[[], Trial]) -> Trial:
         """The trial of `model` with regions."""
@@ -120,6 +125,11 @@ class Steps:
     def follow(self, log: Log) -> None:
         """Keep with each step from now on what it adds to `log`."""
         self._logs.append(log)
+
+    def follow_failures(self, raised: dict[str, str]) -> None:
+        """The same for what passes raised, by their names."""
+        self._raised = raised
+        self.follow(raised)
 
     def touch(self) -> None:
         """Show that the run goes on."""
@@ -156,16 +166,12 @@ class Steps:
         self._finish(self.folder, step, time.perf_counter() - started, taken_over=False)
         return value
 
-    def record_failures(
-        self,
-        model: Path,
-        raised: Mapping[str, str],
-        culprits: Sequence[tuple[Rewrite, Verdict]] = (),
-    ) -> None:
-        """Keep which passes raised errors on the model of that path, and which rewrites were at
-        fault, for `ort_optim.reduction`. Raises InputError as steps do."""
-        if self.folder is not None and self._config is not None:
-            record(self.folder, model, self._config, raised, culprits)
+    def record_failures(self, culprits: Sequence[tuple[Rewrite, Verdict]] = ()) -> None:
+        """Keep which passes raised errors so far, and which rewrites were at fault, for
+        `ort_optim.reduction`. Raises InputError as steps do."""
+        if self.folder is not None and self._run is not None:
+            path, config = self._run
+            record(self.folder, path, config, self._raised, culprits)
 
     def finish(self, step: str, seconds: float) -> None:
         """A step is done that is never taken over."""
