@@ -17,14 +17,16 @@ from ort_optim.cluster.work_folder import WorkFolder
 FILE = "archive.tar.gz"
 HEAD_BYTES = 1 << 20
 TAIL_BYTES = 7 << 20
+STEPS = ("steps.json", "failures.json", "smallest.onnx", "smallest.npz", "smallest.txt")
 LARGEST_BYTES = 64 << 20
 """Of all members together; what does not fit is named in the archive's LEFT-OUT."""
 
 
 def write_archive(folder: WorkFolder, path: Path) -> None:
-    """Write log, state, spec, report and patches to a .tar.gz, whole or not at all.
+    """Write log, state, spec, report, patches and the smallest failing model to a .tar.gz.
 
-    Of a large file the first MiB and the last 7 MiB are kept. Links are not followed.
+    It is written whole or not at all. Of a large log the first MiB and the last 7 MiB are kept.
+    Links are not followed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -37,7 +39,7 @@ def write_archive(folder: WorkFolder, path: Path) -> None:
         ):
             for member in _members(folder):
                 name = str(member.relative_to(folder.path))
-                content = _content(member)
+                content = _content(member, cut=member in (folder.log, folder.keeper_log))
                 if content is None or total + len(content) > LARGEST_BYTES:
                     left_out.append(name)
                     continue
@@ -70,10 +72,12 @@ def _members(folder: WorkFolder) -> Iterator[Path]:
         if path.exists():
             yield path
     yield from sorted(folder.patches.glob("*.json"))
+    if not folder.steps.is_symlink() and not folder.work.is_symlink():
+        yield from (path for name in STEPS if (path := folder.steps / name).exists())
 
 
-def _content(path: Path) -> bytes | None:
-    """Of a plain file all, or its two ends; None for others."""
+def _content(path: Path, *, cut: bool) -> bytes | None:
+    """Of a plain file all, or its two ends if it may be cut; None for others."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -84,6 +88,8 @@ def _content(path: Path) -> bytes | None:
             return None
         if facts.st_size <= HEAD_BYTES + TAIL_BYTES:
             return file.read(HEAD_BYTES + TAIL_BYTES)
+        if not cut:
+            return file.read() if facts.st_size <= LARGEST_BYTES else None
         head = file.read(HEAD_BYTES)
         file.seek(facts.st_size - TAIL_BYTES)
         skipped = facts.st_size - HEAD_BYTES - TAIL_BYTES

@@ -103,7 +103,6 @@ def read_state(folder: WorkFolder) -> StateRecord:
 
 def to_status(folder: WorkFolder, record: StateRecord, *, memory: int = 0) -> Status:
     """What a record and the folder tell together."""
-    steps = folder.finished_steps()
     return Status(
         state=record.state,
         cause=record.cause,
@@ -111,7 +110,7 @@ def to_status(folder: WorkFolder, record: StateRecord, *, memory: int = 0) -> St
         start=record.start,
         pid=record.pid,
         container=record.container,
-        last_step=steps[-1][1] if steps else "",
+        last_step=folder.last_step(),
         log_tail=folder.tail(TAIL_LINES),
         since_s=record.since_s,
         fault=record.fault,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import time
 
@@ -18,7 +17,7 @@ MEANINGS = {
 
 
 class Progress:
-    """How long nothing moved: the log, the file `progress`, and the finished steps.
+    """How long nothing moved: the log, the file `progress`, and the steps.
 
     Time during which the keeper itself did not run (a suspended machine) hardly counts.
     """
@@ -30,14 +29,14 @@ class Progress:
 
     def begin(self) -> None:
         """Start counting anew."""
-        self._seen = self._signs()
+        self._seen = self._folder.signs_of_life()
         self._looked = time.monotonic()
         self.quiet_s = 0.0
 
     def look(self) -> float:
         """Seconds since something moved."""
         now = time.monotonic()
-        signs = self._signs()
+        signs = self._folder.signs_of_life()
         if signs != self._seen:
             self._seen = signs
             self.quiet_s = 0.0
@@ -45,14 +44,6 @@ class Progress:
             self.quiet_s += min(now - self._looked, self._longest_tick_s)
         self._looked = now
         return self.quiet_s
-
-    def _signs(self) -> tuple[object, ...]:
-        signs: list[object] = []
-        for path in (self._folder.log, self._folder.progress, self._folder.report):
-            with contextlib.suppress(OSError):
-                facts = path.stat()
-                signs.append((path.name, facts.st_size, facts.st_mtime_ns))
-        return (*signs, *self._folder.finished_steps())
 
 
 def cause_of(code: int, *, kernel_killed: bool) -> tuple[Fault, str]:

@@ -16,6 +16,7 @@ The job can write all of it, so no name in it is followed when it turns out to b
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import stat
@@ -26,6 +27,9 @@ from ort_optim.errors import InputError
 
 TAIL_BYTES = 64 << 10
 LONGEST_DESTINATION = 1024
+LARGEST_STEPS_BYTES = 1 << 20
+STEPS_LOG = "steps.json"
+"""In the folder that `optimize --work` got: the steps it has finished."""
 
 
 class WorkFolder:
@@ -120,16 +124,24 @@ class WorkFolder:
             rows = rows[1:]  # most likely cut
         return "\n".join(rows[-lines:] if lines > 0 else [])
 
-    def finished_steps(self) -> list[tuple[int, str]]:
-        """(time in ns, name) of the steps that `optimize` has finished, oldest first."""
-        steps = []
-        with contextlib.suppress(OSError), os.scandir(self.steps) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") or entry.name.endswith((".tmp", ".part")):
-                    continue
-                with contextlib.suppress(OSError):
-                    steps.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
-        return sorted(steps)
+    def last_step(self) -> str:
+        """The last step that `optimize --work` has finished; empty where none is known."""
+        try:
+            log = json.loads(read_ours(self.steps / STEPS_LOG, LARGEST_STEPS_BYTES))
+            step = log["last_finished_step"]
+        except (InputError, ValueError, LookupError, TypeError, RecursionError):
+            return ""
+        return step if isinstance(step, str) and step.isprintable() and len(step) < 100 else ""
+
+    def signs_of_life(self) -> tuple[tuple[str, int, int], ...]:
+        """(name, size, time in ns) of the files that change while the job gets on."""
+        signs = []
+        steps = (self.steps / STEPS_LOG, self.steps / "progress")
+        for path in (self.log, self.progress, self.report, *steps):
+            with contextlib.suppress(OSError):
+                facts = path.lstat()
+                signs.append((str(path), facts.st_size, facts.st_mtime_ns))
+        return tuple(signs)
 
     @contextlib.contextmanager
     def _open_parent(

@@ -67,6 +67,20 @@ def test_what_does_not_fit_and_what_is_a_link_is_named(
     assert b"secret" not in found.values()
 
 
+def test_the_smallest_failing_model_is_kept_whole_or_not_at_all(
+    folder: WorkFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "HEAD_BYTES", 10)
+    monkeypatch.setattr(archive, "TAIL_BYTES", 20)
+    folder.steps.mkdir()
+    (folder.steps / "smallest.onnx").write_bytes(bytes(range(50)))
+    write_archive(folder, tmp_path / "a.tar.gz")
+    assert contents(tmp_path / "a.tar.gz")["work/steps/smallest.onnx"] == bytes(range(50))
+    monkeypatch.setattr(archive, "LARGEST_BYTES", 40)
+    write_archive(folder, tmp_path / "a.tar.gz")
+    assert contents(tmp_path / "a.tar.gz")["LEFT-OUT"] == b"work/steps/smallest.onnx\n"
+
+
 def test_the_bulk_goes_and_links_lead_nowhere(folder: WorkFolder, tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").write_text("")

@@ -126,7 +126,7 @@ def test_only_a_frozen_job_can_be_continued(jobs: Jobs) -> None:
 
 
 @pytest.mark.parametrize(
-    "sign", ["echo more", 'touch "$ORT_OPTIM_PROGRESS"', "mkdir -p steps; touch steps/$i"]
+    "sign", ["echo more", 'touch "$ORT_OPTIM_PROGRESS"', "mkdir -p steps; touch steps/progress"]
 )
 def test_a_sign_of_life_is_progress(jobs: Jobs, sign: str) -> None:
     script = f"for i in 1 2 3 4 5 6 7 8 9 10 11 12; do {sign}; sleep 0.15; done"

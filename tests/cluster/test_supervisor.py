@@ -10,6 +10,7 @@ import tarfile
 import time
 from pathlib import Path
 
+import onnx
 import pytest
 
 from ort_optim.cluster.debug_session import DebugSession
@@ -88,6 +89,33 @@ def test_a_model_is_optimized_by_this_very_package(jobs: Jobs, tmp_path: Path) -
     assert status.command[:5] == (sys.executable, "-P", "-m", "ort_optim", "optimize")
     assert "--threads=2" in status.command
     assert f"{supervisor.folder}/work/steps" in status.command
+
+
+def test_a_model_with_a_bad_option_is_patched_and_optimized_in_its_place(
+    jobs: Jobs, tmp_path: Path
+) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[2,3] x) => (float[2,3] y) '
+        "{ a = Relu(x)  y = Relu(a) }"
+    )
+    onnx.save(model, tmp_path / "in.onnx")
+    supervisor = Supervisor(jobs.folder / "model")
+    job = Job(
+        "model",
+        model=tmp_path / "in.onnx",
+        output=tmp_path / "out" / "out.onnx",
+        options={"rtol": "much", "no-timing": True},
+    )
+    supervisor.start(job, Placement("here", 1000, 0))
+    held = jobs.settled(supervisor)
+    assert (held.state, held.fault, held.last_step) == (State.HELD, Fault.BAD_INPUT, "")
+    assert "rtol" in held.log_tail
+    supervisor.restart(Patch(options={"rtol": 0.001}))
+    done = jobs.settled(supervisor)
+    assert (done.state, done.start) == (State.DONE, 2), done
+    assert done.last_step == "save"
+    assert (tmp_path / "out" / "out.onnx").exists()
+    assert (supervisor.folder / "report.json").exists()
 
 
 # Patches
@@ -324,12 +352,13 @@ def test_a_watch_tells_news_at_once_and_nothing_new_after_its_time(jobs: Jobs) -
 
 
 def test_a_watch_tells_steps_and_ends(jobs: Jobs) -> None:
-    script = "mkdir -p steps/one; while ! test -e go; do sleep 0.01; done"
+    log = json.dumps({"version": 1, "last_finished_step": "rewrite"})
+    script = f"mkdir steps; echo '{log}' >steps/steps.json; while ! test -e go; do sleep 0.01; done"
     supervisor = jobs.start("sh", "-c", script)
     status = supervisor.status()
     while not status.last_step:
         status = supervisor.watch(status, 600.0)
-    assert status.last_step == "one"
+    assert status.last_step == "rewrite"
     (supervisor.folder / "work" / "go").touch()
     assert supervisor.watch(status, 600.0).state is State.DONE
 

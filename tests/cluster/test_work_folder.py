@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ort_optim.checkpoints import WorkFolder as WorkFolderOfOptimize
 from ort_optim.cluster.work_folder import WorkFolder, read_ours, write_whole
 from ort_optim.errors import InputError
 from tests.toolbox import snapshot
@@ -137,13 +139,23 @@ def test_one_endless_line_has_a_tail(folder: WorkFolder) -> None:
     assert 0 < len(folder.tail(3)) < 100_000
 
 
-def test_steps_are_told_in_the_order_they_were_finished(folder: WorkFolder) -> None:
-    assert folder.finished_steps() == []
+def test_the_last_step_is_what_optimize_says(folder: WorkFolder) -> None:
+    assert folder.last_step() == ""
+    WorkFolderOfOptimize(folder.steps).write(
+        "steps.json", json.dumps({"version": 1, "last_finished_step": "tile"}).encode()
+    )
+    assert folder.last_step() == "tile"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", "3", "[" * 100_000, '{"last_finished_step": null}']
+    + [json.dumps({"last_finished_step": step}) for step in (3, ["a"], "a\nb", "x" * 1000)],
+)
+def test_what_a_job_writes_there_instead_is_no_step(folder: WorkFolder, text: str) -> None:
     folder.steps.mkdir()
-    for number, name in enumerate(["b", "a", "half.tmp", ".hidden"]):
-        (folder.steps / name).mkdir()
-        os.utime(folder.steps / name, ns=(0, number))
-    assert [name for _, name in folder.finished_steps()] == ["b", "a"]
+    (folder.steps / "steps.json").write_text(text)
+    assert folder.last_step() == ""
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
