@@ -26,9 +26,9 @@ class Timeline:
 
     def __init__(self, inventory: Inventory, now_s: float) -> None:
         count = len(inventory.names)
-        self.tail: Seconds = np.full(count, now_s)
+        self.tail: Seconds = np.full(count, now_s, dtype=np.float64)
         self._devices = inventory.devices
-        self._fragments_end: Seconds = np.full(count, now_s)
+        self._fragments_end: Seconds = np.full(count, now_s, dtype=np.float64)
         self._gaps: dict[int, list[tuple[float, float]]] = {}
 
     def occupy(self, server: int, end_s: float) -> None:
