@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from _openb import read_cluster, read_pods
 
 from ort_optim.cluster.capacity import Inventory
-from ort_optim.cluster.fragmentation import Mix
 from ort_optim.cluster.jobs import Job
 from ort_optim.cluster.planner import plan
-from ort_optim.cluster.scoring import RoomLoss, Scorer
+from ort_optim.cluster.scoring import room_chooser
 
 HOUR_S = 3600.0
 
@@ -26,7 +25,8 @@ class Makespan:
         makespan_s: The end of the last job.
         area_s: All GPU seconds over all GPUs, or all CPU seconds over all CPUs: the larger.
         longest_s: The longest job.
-        seconds: Time to plan.
+        waiting_s: Mean time from ready to start.
+        seconds: CPU time of this process to plan.
     """
 
     workload: str
@@ -35,6 +35,7 @@ class Makespan:
     makespan_s: float
     area_s: float
     longest_s: float
+    waiting_s: float
     seconds: float
 
     def line(self) -> str:
@@ -43,7 +44,8 @@ class Makespan:
         return (
             f"{self.workload}: {self.jobs} jobs end after {self.makespan_s / HOUR_S:.1f} h, "
             f"{self.makespan_s / bound:.3f} of the lower bound (area {self.area_s / HOUR_S:.1f} h, "
-            f"longest {self.longest_s / HOUR_S:.1f} h), {self.refused} refused, "
+            f"longest {self.longest_s / HOUR_S:.1f} h), mean wait {self.waiting_s:.0f} s, "
+            f"{self.refused} refused, "
             f"planned in {self.seconds:.1f} s"
         )
 
@@ -65,11 +67,10 @@ def simulate(folder: Path, workload: str) -> Makespan:
         )
         for number, pod in enumerate(pods)
     ]
-    start = time.perf_counter()
-    counts = Counter(pod.need for pod in pods)
-    choose = Scorer(RoomLoss(Mix.of(counts.items(), inventory.models)))
+    start = time.process_time()
+    choose = room_chooser((pod.need for pod in pods), inventory)
     made = plan(jobs, cluster, choose=choose)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     gpus = sum(pod.need.milli_gpus * pod.duration_s for pod in pods)
     cpus = sum(pod.need.milli_cpus * pod.duration_s for pod in pods)
     return Makespan(
@@ -81,5 +82,6 @@ def simulate(folder: Path, workload: str) -> Makespan:
             gpus / float(inventory.device_milli.sum()), cpus / float(inventory.milli_cpus.sum())
         ),
         longest_s=max(pod.duration_s for pod in pods),
+        waiting_s=statistics.mean(each.start_s for each in made.planned),
         seconds=seconds,
     )

@@ -26,21 +26,21 @@ from ort_optim.cluster.scoring import (
     BestFitLoss,
     FragmentationLoss,
     RandomChooser,
-    RoomLoss,
     Scorer,
+    room_chooser,
 )
 
 TYPICAL = 0.95
 """The published typical jobs: the most frequent ones that make up this part of the list."""
 
-Counts = Mapping[Resources, int]
+Counts = Counter[Resources]
 
 POLICIES: Mapping[str, Callable[[Counts, Inventory, int], Chooser]] = {
     "random": lambda counts, inventory, seed: RandomChooser(seed),
     "best fit": lambda counts, inventory, seed: Scorer(BestFitLoss()),
     "FGD": lambda counts, inventory, seed: Scorer(FragmentationLoss(_typical(counts, inventory))),
-    "ours": lambda counts, inventory, seed: _ours(counts, inventory),
-    "offline": lambda counts, inventory, seed: _ours(counts, inventory),
+    "ours": lambda counts, inventory, seed: room_chooser(counts.elements(), inventory),
+    "offline": lambda counts, inventory, seed: room_chooser(counts.elements(), inventory),
 }
 
 
@@ -113,10 +113,6 @@ def _online(needs: list[Resources], capacity: Capacity, choose: Chooser) -> list
             capacity.take(placement)
         placements.append(placement)
     return placements
-
-
-def _ours(counts: Counts, inventory: Inventory) -> Chooser:
-    return Scorer(RoomLoss(Mix.of(counts.items(), inventory.models)))
 
 
 def _typical(counts: Counts, inventory: Inventory) -> Mix:

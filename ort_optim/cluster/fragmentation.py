@@ -27,6 +27,9 @@ from ort_optim.cluster.jobs import Resources
 
 Floats = NDArray[np.float64]
 
+MANY = 10**6
+"""Jobs that need none of something."""
+
 
 @dataclass(frozen=True)
 class States:
@@ -110,7 +113,7 @@ class Mix:
             share=np.minimum(milli_gpus, WHOLE),
             devices=np.maximum(milli_gpus // WHOLE, 1),
             models=np.array([key[3] for key, _ in of_gpus], dtype=np.bool_).reshape(
-                -1, len(models)
+                len(of_gpus), len(models)
             ),
             probability=np.array([count / so_far for _, count in of_gpus], dtype=np.float64),
         )
@@ -144,8 +147,7 @@ def usable_and_room(states: States, mix: Mix) -> tuple[Integers, Integers]:
     """
     gpu, count, fits = _large_devices(states, mix)
     jobs = np.minimum(
-        states.milli_cpus[:, None] // np.maximum(mix.milli_cpus, 1),
-        states.memory[:, None] // np.maximum(mix.memory, 1),
+        _how_often(states.milli_cpus, mix.milli_cpus), _how_often(states.memory, mix.memory)
     )  # (n, K)
     several = mix.devices > 1
     jobs[:, several] = np.minimum(jobs[:, several], count[:, several] // mix.devices[several])
@@ -176,3 +178,8 @@ def _large_devices(states: States, mix: Mix) -> tuple[Integers, Integers, Mask]:
         & (states.model >= 0)[:, None]
     )
     return gpu, count, fits
+
+
+def _how_often(free: Integers, request: Integers) -> Integers:
+    """(n, K) How many jobs of each kind an amount suffices for."""
+    return np.where(request > 0, free[:, None] // np.maximum(request, 1), MANY)

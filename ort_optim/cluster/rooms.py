@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ort_optim.cluster.capacity import WHOLE, Capacity, Integers
-from ort_optim.cluster.fragmentation import Floats, Mix
+from ort_optim.cluster.fragmentation import MANY, Floats, Mix
 from ort_optim.cluster.jobs import Resources
 
 
@@ -58,6 +58,8 @@ class Rooms:
         self._given = np.where(free >= self._share, free, 0).astype(np.float64)  # (free, R)
         self._cpus = np.maximum(mix.milli_cpus, 1).astype(np.float64)
         self._memory = np.maximum(mix.memory, 1).astype(np.float64)
+        self._no_cpus = np.where(mix.milli_cpus > 0, 0, MANY)
+        self._no_memory = np.where(mix.memory > 0, 0, MANY)
         self._milli_gpus = mix.milli_gpus.astype(np.float64)
         self._may = np.vstack([mix.models.T, np.zeros((1, len(own)), dtype=np.bool_)])
         """(M + 1, K); a server without devices has model -1, the last row."""
@@ -99,7 +101,10 @@ class Rooms:
     def _host(self, milli_cpus: Integers, memory: Integers, model: Integers) -> Floats:
         """(s, K) GPU of as many jobs as CPUs and memory suffice for; 0 on a model not theirs."""
         # Quotients of integers below 2**53 never round up to the next integer.
-        jobs = np.minimum(milli_cpus[:, None] / self._cpus, memory[:, None] / self._memory)
+        jobs = np.minimum(
+            milli_cpus[:, None] / self._cpus + self._no_cpus,
+            memory[:, None] / self._memory + self._no_memory,
+        )
         np.floor(jobs, out=jobs)
         jobs *= self._milli_gpus
         jobs *= self._may[model]

@@ -1,5 +1,6 @@
 """Which of the servers that fit a fragment gets, and which of its devices.
 
+    room_chooser        the chooser of a plan: ours, for the jobs at hand
     Scorer              a chooser: the placement with the least loss, earlier servers first
     Loss                what a placement costs, from what is free before and after it
     RoomLoss            ours: room that the jobs to come lose
@@ -13,12 +14,14 @@ Letters: S servers, s some of them, n placements, D devices of a server, K kinds
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from ort_optim.cluster.capacity import WHOLE, Capacity, Devices, Integers
+from ort_optim.cluster.capacity import WHOLE, Capacity, Chooser, Devices, Integers, Inventory
 from ort_optim.cluster.fragmentation import Floats, Mix
 from ort_optim.cluster.jobs import Resources
 from ort_optim.cluster.rooms import Placements, Rooms
@@ -29,6 +32,16 @@ DEVICES_EXPONENT = -0.5
 
 BATCH = 256
 """Servers that are scored at once: bounds the memory, some 10 MB for a few hundred kinds."""
+
+
+def room_chooser(needs: Iterable[Resources], inventory: Inventory) -> Chooser:
+    """Ours, where the jobs to come are like the jobs at hand.
+
+    Args:
+        needs: One entry for each job at hand. Those of whole servers do not count.
+    """
+    counts = Counter(need for need in needs if not need.servers)
+    return Scorer(RoomLoss(Mix.of(counts.items(), inventory.models)))
 
 
 class Loss(Protocol):
