@@ -65,8 +65,8 @@ and 14 columns, stride 2 at 79, 74, 65, 56 on 80, 52, 26 and 7."""
 
 # -- gemm ------------------------------------------------------------------------------------------
 
-GEMM = 0.80
-GEMM_DEPTH = 12.0
+GEMM = 0.78
+GEMM_DEPTH = 10.0
 """Depth K at which the product reaches half of `GEMM`: groups of 6, 28, 68 and 136 channels run at
 74, 126, 161 and 151 GFLOP/s, transposed 24, 64 and 1024 at 58, 166 and 206."""
 

@@ -13,10 +13,10 @@ from ort_optim.kernels.tensors import Halo, no_halo
 CACHE_SETS_BYTES = 4096
 """Planes this far apart, or a multiple, fall into the same set of an L1 of 64 sets of 64 bytes."""
 
-MOST_IN_A_SET = 32
+MOST_IN_A_SET = 16
 """Input channels up to which such planes are read as they are: 1x1 40->16 on 160x160 runs at 0.67
-times ONNX Runtime's speed that way, imported at 1.24; 64->65 on 32x32 at 0.91 and 1.05; 32->16 on
-160x160 at 0.98 and 0.88."""
+times ONNX Runtime's speed that way, imported at 1.24; 32->16 on 160x160 at 0.51 to 0.99, and 0.98;
+64->65 on 32x32 at 0.91 and 1.05; but 16->32 on 240x320 at 1.04 and 0.80."""
 
 
 class Pointwise(PanelTemplate):
