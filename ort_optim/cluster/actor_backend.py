@@ -3,10 +3,9 @@
     ActorBackend        a `Backend` over what `Door` says a cluster can do
     Door                groups, actors, calls: Ray, or what tests put in its place
 
-Nothing is retried by the cluster. Which node and which devices a job gets is our planner's choice:
-groups are pinned by node, and the devices go to the job by its environment. So that Ray's own count
-of GPUs can't disagree with the plan, a device that jobs share is taken from it as a whole, by a
-group of its own that lasts from the first of these jobs to the last.
+Which node and which devices a job gets is our planner's choice: groups are pinned by node, the
+devices go to the job by its environment. So that Ray's count of GPUs can't disagree with the plan,
+a device that jobs share is taken from it as a whole, by a group that lasts as long as they do.
 
 Keepers outlive actors. An actor that dies with its node alive is replaced by one that finds the
 keeper; when the node is gone, the job is lost, and the keeper with it: it ends with the raylet. On
@@ -22,25 +21,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ort_optim._version import __version__
+from ort_optim.cluster import ray_slots
 from ort_optim.cluster.backend import Gone, News, Order, OrderKind
 from ort_optim.cluster.door import LOCAL, Died, Door, Raised
-from ort_optim.cluster.gang import environment_of, folder_of, members_of
+from ort_optim.cluster.gang import ENDED, environment_of, folder_of, members_of
 from ort_optim.cluster.jobs import Job
 from ort_optim.cluster.plan import Placement
 from ort_optim.cluster.ray_actor import Found, JobActor
 from ort_optim.cluster.ray_servers import Node, check_wanted, nodes_of, servers_of
-from ort_optim.cluster.ray_slots import (
-    Again,
-    Call,
-    Pending,
-    Process,
-    Slot,
-    actor_name,
-    bundles,
-    local_base,
-    shared_devices,
-    targets,
-)
+from ort_optim.cluster.ray_slots import Again, Call, Pending, Process, Slot
 from ort_optim.cluster.servers import Cluster
 from ort_optim.cluster.states import State
 from ort_optim.cluster.status import Status
@@ -122,7 +111,7 @@ class ActorBackend:
             if process.actor is not None:
                 self._door.kill(process.actor)
         self._door.remove_group(slot.group)
-        for device in shared_devices(slot.placements):
+        for device in ray_slots.shared_devices(slot.placements):
             group, users = self._shared[device]
             users.discard(job)
             if not users:
@@ -150,7 +139,7 @@ class ActorBackend:
             reason = f"server {missing[0]} is not in the cluster any more"
             self._news.append(News(job.id, attempt, gone=Gone.SERVER, reason=reason))
             return
-        base = local_base(self._state) if self._transfer else self._state
+        base = ray_slots.local_base(self._state) if self._transfer else self._state
         slot = Slot(
             job=job,
             placements=placements,
@@ -159,11 +148,11 @@ class ActorBackend:
                 Process(rank, placement, folder_of(base, job.id, rank), how)
                 for rank, placement in enumerate(members_of(job, placements))
             ],
-            group=self._group(bundles(placements), [each.server for each in placements]),
+            group=self._group(ray_slots.bundles(placements), [each.server for each in placements]),
             begun_s=time.monotonic(),
         )
         self._slots[job.id] = slot
-        for server, index in shared_devices(placements):
+        for server, index in ray_slots.shared_devices(placements):
             group, users = self._shared.get((server, index)) or (
                 self._group([{"GPU": 1}], [server]),
                 set(),
@@ -183,7 +172,7 @@ class ActorBackend:
         process.actor = self._door.actor(
             JobActor,
             (process.folder, __version__, self.outlives),
-            name=actor_name(self._state, slot, process),
+            name=ray_slots.actor_name(self._state, slot, process),
             node=node.id,
             # A keeper that is there already has its place, whether there is room or not.
             place=(slot.group, process.rank) if fresh else None,
@@ -229,10 +218,9 @@ class ActorBackend:
     # What comes back
 
     def _take(self, reference: Any) -> None:
-        call = self._calls.pop(reference)
-        current = self._slots.get(call.slot.job.id) is call.slot
-        if not current or call.generation != call.process.generation:
-            return
+        call = self._calls.pop(reference, None)
+        if call is None or call.generation != call.process.generation:
+            return  # its slot is gone, or its actor was given up
         answer = self._door.result(reference)
         if isinstance(answer, Died):
             if answer.unborn and call.what == "begin":
@@ -289,16 +277,28 @@ class ActorBackend:
             self._tell(slot)
 
     def _tell(self, slot: Slot) -> None:
+        """Tell how the job stands; that it is over, only when nothing is left to do for it."""
         status = slot.status()
-        if status is None or status == slot.told:
+        if status is None:
             return
-        if self._transfer and slot.processes[0].over and not slot.delivered:
+        over = status.state in ENDED
+        if over and slot.pending:
+            return  # an archive may still be written
+        if over and self._transfer and not slot.delivered:
+            self._fetch(slot)
+            return
+        if status != slot.told:
+            slot.told = status
+            self._news.append(News(slot.job.id, slot.attempt, status))
+        self._news += [replace(answer, status=status) for answer in slot.answers]
+        slot.answers.clear()
+
+    def _fetch(self, slot: Slot) -> None:
+        if not slot.fetching:
+            slot.fetching = True
             process = slot.processes[0]
             reference = process.actor.collect.remote(slot.job)
             self._calls[reference] = Call(slot, process, process.generation, "collect")
-            return
-        slot.told = status
-        self._news.append(News(slot.job.id, slot.attempt, status))
 
     # What goes wrong
 
@@ -307,8 +307,7 @@ class ActorBackend:
         if call.what == "order":
             self._answered(call, "its supervisor died meanwhile: look how it is, then ask again")
         process.generation += 1  # what else was asked of this actor counts no more
-        if call.what == "collect":
-            slot.delivered = False
+        slot.fetching = False
         if process.placement.server not in self._alive(fresh=True):
             self._lose(slot, process, f"server {process.placement.server} died")
         else:
@@ -329,7 +328,7 @@ class ActorBackend:
 
     def _lose(self, slot: Slot, process: Process, reason: str) -> None:
         process.lost = reason or "its keeper is gone"
-        for other in targets(slot, held_only=False):
+        for other in ray_slots.targets(slot, held_only=False):
             cancel = Pending(Order(0, slot.job.id, OrderKind.CANCEL), 1)
             self._ask(slot, other, cancel)
         self._end_when_all_are(slot)
@@ -339,10 +338,11 @@ class ActorBackend:
             self._end(slot, Gone.SERVER, slot.lost)
 
     def _end(self, slot: Slot, gone: Gone, reason: str) -> None:
-        for pending in slot.pending:
-            if pending.order.number:
-                number = pending.order.number
-                self._news.append(News(slot.job.id, 0, order=number, refused=reason))
+        numbers = [answer.order for answer in slot.answers]
+        numbers += [pending.order.number for pending in slot.pending]
+        self._news += [
+            News(slot.job.id, 0, order=number, refused=reason) for number in numbers if number
+        ]
         self.forget(slot.job.id)
         self._news.append(News(slot.job.id, slot.attempt, gone=gone, reason=reason))
 
@@ -350,7 +350,7 @@ class ActorBackend:
 
     def _give(self, slot: Slot, order: Order) -> None:
         held_only = order.kind in {OrderKind.RESTART, OrderKind.CONTINUE}
-        concerned = targets(slot, held_only)
+        concerned = ray_slots.targets(slot, held_only)
         if not concerned:
             status = slot.status()
             self._news.append(News(slot.job.id, slot.attempt, status, order=order.number))
@@ -378,10 +378,10 @@ class ActorBackend:
         if pending.left:
             return
         slot.pending.remove(pending)
-        status, number = slot.status(), pending.order.number
-        self._news.append(
-            News(slot.job.id, slot.attempt, status, order=number, refused=pending.refused)
-        )
+        if pending.order.number:
+            number, refused = pending.order.number, pending.refused
+            slot.answers.append(News(slot.job.id, slot.attempt, order=number, refused=refused))
+        self._tell(slot)
 
     # The cluster
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ort_optim.cluster.backend import Order
+from ort_optim.cluster.backend import News, Order
 from ort_optim.cluster.gang import ENDED, together
 from ort_optim.cluster.jobs import Job
 from ort_optim.cluster.plan import Placement
@@ -61,6 +61,8 @@ class Slot:
     told: Status | None = None
     waiting: list[Order] = field(default_factory=list)  # until all processes are known
     pending: list[Pending] = field(default_factory=list)
+    answers: list[News] = field(default_factory=list)  # to orders, to be told with the status
+    fetching: bool = False
     delivered: bool = False
 
     @property

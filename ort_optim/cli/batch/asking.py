@@ -41,7 +41,8 @@ def ask(args: argparse.Namespace, kind: str, body: Mapping[str, Any] | None = No
                     "comes to it: see `batch status`"
                 )
             time.sleep(LOOK_EVERY_S)
-            _must_be_run(journal)
+            if journal.lease() is None and journal.answer_of(number) is None:
+                raise InputError("the submitter ended before it answered: submit again, then ask")
     if not answer.ok:
         raise InputError(answer.text)
     print(answer.text)

@@ -169,11 +169,10 @@ def _converse(terminal: Terminal, tty: bool) -> int:
 
 
 def _feed(terminal: Terminal) -> None:
-    descriptor = sys.stdin.fileno()
     while True:
         try:
-            data = os.read(descriptor, CHUNK_BYTES)
-        except OSError:
+            data = os.read(sys.stdin.fileno(), CHUNK_BYTES)
+        except (OSError, ValueError):  # no input at all
             data = b""
         if not data:
             terminal.end_input()
