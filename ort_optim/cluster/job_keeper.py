@@ -39,7 +39,7 @@ from ort_optim.cluster.state_file import StateRecord, to_status, write_state
 from ort_optim.cluster.states import State
 from ort_optim.cluster.status import Fault, Status
 from ort_optim.cluster.watch import Progress, cause_of
-from ort_optim.cluster.work_folder import WorkFolder
+from ort_optim.cluster.work_folder import WorkFolder, open_to_append
 from ort_optim.errors import InputError
 
 LAST_WRITE_S = 60.0
@@ -116,9 +116,8 @@ class Keeper:
         self._memory = 0
         self._kernel_kills = processes.kernel_kills()
         self._publish(start=start, command=argv, pid=None, pid_started="")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         try:
-            with os.fdopen(os.open(self._folder.log, flags, 0o600), "wb") as log:
+            with open_to_append(self._folder.log) as log:
                 when = datetime.now().astimezone().isoformat(timespec="seconds")
                 words = f"start {start} of attempt {spec.attempt}, {when}: {shlex.join(argv)}"
                 log.write(f"--- {words}\n".encode(errors="replace"))
@@ -173,13 +172,15 @@ class Keeper:
             state=state, cause=cause, fault=fault, frozen=False, pid=None, pid_started="", run=""
         )
         deadline = time.monotonic() + LAST_WRITE_S
-        while self._unwritten and self._folder.path.exists() and time.monotonic() < deadline:
+        while self._unwritten and not self._folder.is_gone() and time.monotonic() < deadline:
             time.sleep(self._spec.poll_s)  # a full disk: all else is over
             self._publish()
         self._over.set()
 
     def _lose(self, why: str) -> None:
-        if not self._ending:
+        if self._ending:  # by order: without further grace
+            processes.kill(self._job, self._children.reap)
+        else:
             self._finish(State.LOST, why)
 
     # Watching
@@ -191,7 +192,7 @@ class Keeper:
         self._control.keep()
         if self._unwritten:
             self._publish()
-        if not self._folder.path.exists():
+        if self._folder.is_gone():
             self._finish(State.CANCELLED, "its folder was removed")
         elif self._fence.fired():
             self._lose("its node ended")
@@ -295,7 +296,7 @@ class Keeper:
     async def _run_beside(self, request: Request, reader: Reader, writer: Writer) -> None:
         if self._ending:
             raise InputError(f"job {self._spec.id} is ending")
-        env = effective_spec(self._folder).environment(self._folder, self._record.nonce)
+        env = self._spec.environment(self._folder, self._record.nonce)  # that of the last start
         argv = request["argv"] or [shell()]
         await self._shells.run(
             {**request, "argv": argv}, reader, writer, folder=self._folder.work, env=env

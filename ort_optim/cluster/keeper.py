@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +22,10 @@ from ort_optim.cluster.job_keeper import Keeper
 from ort_optim.cluster.spec import Spec, read_spec
 from ort_optim.cluster.work_folder import WorkFolder
 from ort_optim.errors import InputError, OrtOptimError
+
+LOOKERS_S = 12.0  # who looks whether a keeper lives, or clears up after it, has the lock as long
+
+LOOK_AGAIN_S = 0.02
 
 
 class Ready:
@@ -83,11 +88,18 @@ def _only_keeper(folder: WorkFolder) -> Iterator[None]:
     import fcntl
 
     descriptor = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise InputError(f"{folder.path}: a keeper has it already: attach to that one") from None
+    deadline = time.monotonic() + LOOKERS_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise InputError(
+                    f"{folder.path}: a keeper has it already: attach to that one"
+                ) from None
+            time.sleep(LOOK_AGAIN_S)
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ort_optim.cluster.fence import open_fence
 from ort_optim.cluster.spec import PACKAGE_ROOT
-from ort_optim.cluster.work_folder import WorkFolder
+from ort_optim.cluster.work_folder import WorkFolder, open_to_append
 from ort_optim.errors import InputError, WorkerError
 
 READY_S = 60.0
@@ -65,9 +65,8 @@ def launch_keeper(folder: WorkFolder, fence_pid: int | None) -> None:
         passed.append(fence)
     elif fence is not None:
         arguments += ["--fence-pid", fence]
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     try:
-        with os.fdopen(os.open(folder.keeper_log, flags, 0o600), "wb") as errors:
+        with open_to_append(folder.keeper_log) as errors:
             first = subprocess.Popen(
                 keeper_argv(*arguments),
                 stdin=subprocess.DEVNULL,

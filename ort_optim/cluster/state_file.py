@@ -23,7 +23,7 @@ from ort_optim.cluster.work_folder import WorkFolder, check_ours, read_ours, wri
 from ort_optim.errors import InputError
 
 VERSION = 1
-LARGEST_BYTES = 1 << 20
+LARGEST_BYTES = 4 << 20
 KEPT = frozenset({State.RUNNING, State.HELD})
 ENDED = OVER | {State.LOST}
 TAIL_LINES = 20

@@ -11,7 +11,6 @@ that is what `Status` is for. InputError is raised where a call can't be obeyed.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import platform
 import signal
@@ -28,6 +27,7 @@ from ort_optim.cluster.control import Client
 from ort_optim.cluster.debug_session import DebugSession
 from ort_optim.cluster.jobs import Job
 from ort_optim.cluster.launch import launch_keeper, require_posix
+from ort_optim.cluster.leftovers import bury, keeper_lives
 from ort_optim.cluster.patching import apply_patch
 from ort_optim.cluster.plan import Placement
 from ort_optim.cluster.spec import Spec, effective_spec, read_spec, write_spec
@@ -36,12 +36,11 @@ from ort_optim.cluster.state_file import (
     StateRecord,
     read_state,
     to_status,
-    write_state,
 )
 from ort_optim.cluster.states import State
 from ort_optim.cluster.status import Fault, Patch, PatchFile, Status
 from ort_optim.cluster.work_folder import WorkFolder, check_ours
-from ort_optim.errors import InputError, OrtOptimError
+from ort_optim.errors import InputError, OrtOptimError, WorkerError
 
 __all__ = ["DebugSession", "Fault", "Patch", "PatchFile", "Status", "Supervisor"]
 
@@ -109,7 +108,7 @@ class Supervisor:
             grace_s=grace_s,
         )
         self._folder.make()
-        if self._keeper_lives():
+        if keeper_lives(self._folder):
             raise InputError(f"{self.folder}: a keeper has it already: attach to that one")
         self._bury_predecessor()
         write_spec(self._folder, spec)
@@ -200,9 +199,12 @@ class Supervisor:
         record = self._record()
         if record.state in ENDED:
             return []
-        with self._connect(record) as client:
-            found: list[dict[str, Any]] = client.ask(do="processes")["processes"]
-            return found
+        try:
+            with self._connect(record) as client:
+                found: list[dict[str, Any]] = client.ask(do="processes")["processes"]
+        except OSError as error:
+            raise self._silent(error) from None
+        return found
 
     def debug(
         self,
@@ -220,24 +222,26 @@ class Supervisor:
             tty: Give it a terminal of `rows` and `cols` (else three pipes).
             term: Kind of the terminal; empty: that of this process.
 
-        Raises InputError: the job is over, or there is no such command.
+        Raises InputError: the job is over, or there is no such command; WorkerError: its keeper
+        does not answer.
         """
         record = self._record()
         if record.state in ENDED:
             raise InputError(f"job {record.id} is {record.state}: nothing is left to debug")
-        client = self._connect(record)
-        try:
-            client.ask(
-                do="run",
-                argv=list(argv),
-                tty=tty,
-                rows=rows,
-                cols=cols,
-                term=term or os.environ.get("TERM", "dumb"),
-            )
-        except BaseException:
-            client.connection.close()
-            raise
+        with contextlib.ExitStack() as undo:
+            try:
+                client = undo.enter_context(self._connect(record))
+                client.ask(
+                    do="run",
+                    argv=list(argv),
+                    tty=tty,
+                    rows=rows,
+                    cols=cols,
+                    term=term or os.environ.get("TERM", "dumb"),
+                )
+            except OSError as error:
+                raise self._silent(error) from None
+            undo.pop_all()
         client.connection.settimeout(None)
         return DebugSession(client.connection, client.early)
 
@@ -265,52 +269,30 @@ class Supervisor:
             raise InputError(f"job {record.id} runs on {record.host}: ask there")
         return record
 
-    def _connect(self, record: StateRecord, longer_s: float = 0.0) -> Client:
-        try:
-            return Client(record.socket, ANSWER_S + longer_s)
-        except FileNotFoundError as error:
-            raise ConnectionResetError(str(error)) from None
+    @staticmethod
+    def _connect(record: StateRecord, longer_s: float = 0.0) -> Client:
+        return Client(record.socket, ANSWER_S + longer_s)
+
+    def _silent(self, error: OSError) -> WorkerError:
+        return WorkerError(
+            f"{self.folder}: its keeper does not answer ({error}): look at its state"
+        )
 
     def _without_answer(self) -> Status:
         """The keeper is ending, starved or dead: the file and the lock tell which."""
-        self._wait(lambda: not self._keeper_lives() or read_state(self._folder).state in ENDED)
-        lives = self._keeper_lives()
-        record = read_state(self._folder)
-        if record.state not in ENDED and not lives:
-            record = self._bury(record)
-        return to_status(self._folder, record)
-
-    def _bury(self, record: StateRecord) -> StateRecord:
-        """A keeper died: kill what it started and could not take along, and write that down.
-
-        In a container the kernel has done so already.
-        """
-        if record.nonce:
-            processes.kill(lambda: processes.marked(record.nonce), lambda: None)
-        lost = dataclasses.replace(
-            record,
-            state=State.LOST,
-            cause="its keeper was killed",
-            fault=None,
-            frozen=False,
-            since_s=time.time(),
-            pid=None,
-            pid_started="",
-            run="",
+        self._wait(
+            lambda: not keeper_lives(self._folder) or read_state(self._folder).state in ENDED
         )
-        write_state(self._folder, lost)
-        _remove_socket(record)
-        return lost
+        return to_status(folder, bury(folder))
 
     def _bury_predecessor(self) -> None:
         """Before a new attempt: end what the keeper of an earlier one left on this machine."""
         with contextlib.suppress(InputError):  # none, or damaged: it is written anew
-            record = self._record()
-            if record.state not in ENDED:
-                self._bury(record)
+            if self._record().state not in ENDED:
+                bury(self._folder)
 
     def _end(self, how: str) -> Status:
-        """Make the keeper end, gently or not, and wait until it has."""
+        """Make the keeper end, gently or not, and wait for it. Raises WorkerError: it won't."""
         record = self._record()
         if record.state not in ENDED:
             limit_s = self._grace_s() + END_S
@@ -321,29 +303,16 @@ class Supervisor:
                 except TimeoutError:  # it hangs; without it the container, or the mark, ends all
                     if keeper is not None:
                         processes.send([keeper], signal.SIGKILL)
-        self._wait(lambda: not self._keeper_lives())
-        return self.status()
+        self._wait(lambda: not keeper_lives(self._folder))
+        status = self.status()
+        if status.state not in ENDED:
+            raise WorkerError(f"{self.folder}: its keeper does not end: end it by hand")
+        return status
 
     def _wait(self, done: Callable[[], bool]) -> None:
         deadline = time.monotonic() + END_S
         while not done() and time.monotonic() < deadline:
             time.sleep(POLL_S)
-
-    def _keeper_lives(self) -> bool:
-        """Whether a keeper holds the folder's lock, which the system takes from a dead one."""
-        import fcntl
-
-        try:
-            descriptor = os.open(self._folder.lock, os.O_RDWR | os.O_NOFOLLOW)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
 
     def _must_live(self, status: Status, done: str) -> Status:
         if status.state in ENDED:
@@ -363,11 +332,3 @@ class Supervisor:
             return self.folder.lstat()
         except OSError as error:
             raise InputError(f"{self.folder}: {error.strerror}: no job to be found there") from None
-
-
-def _remove_socket(record: StateRecord) -> None:
-    """The private folder of a keeper that could not clean up; read_state checked whose it is."""
-    with contextlib.suppress(OSError):
-        record.socket.unlink()
-    with contextlib.suppress(OSError):
-        Path(record.run).rmdir()

@@ -22,6 +22,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from ort_optim.errors import InputError
 
@@ -58,6 +59,16 @@ class WorkFolder:
             with contextlib.suppress(FileExistsError):
                 folder.mkdir(mode=0o700)
             check_ours(folder, folder.lstat(), stat.S_ISDIR)
+
+    def is_gone(self) -> bool:
+        """Whether the folder was removed; one that can't be reached now may come back."""
+        try:
+            self.path.lstat()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def copy_in(self, destination: str, content: bytes, *, executable: bool = False) -> None:
         """Write a file into the work folder, whole or not at all.
@@ -115,7 +126,10 @@ class WorkFolder:
         except OSError:
             return ""
         with os.fdopen(descriptor, "rb") as file:
-            size = os.fstat(descriptor).st_size
+            facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode):
+                return ""
+            size = facts.st_size
             start = max(0, size - TAIL_BYTES)
             file.seek(start)
             text = file.read(TAIL_BYTES).decode(errors="replace")
@@ -218,6 +232,13 @@ def read_ours(path: Path, limit_bytes: int) -> bytes:
         if facts.st_size > limit_bytes:
             raise InputError(f"{path}: {facts.st_size} bytes, not what was written there: refused")
         return file.read(limit_bytes + 1)
+
+
+def open_to_append(path: Path) -> BinaryIO:
+    """A plain file of this user alone (mode 0600), written at its end. Raises OSError."""
+    # Not to wait for a reader, where the job has put a pipe in its place.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    return os.fdopen(os.open(path, flags, 0o600), "wb")
 
 
 def write_whole(path: Path, content: bytes) -> None:

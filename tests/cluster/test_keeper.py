@@ -91,6 +91,15 @@ def test_a_program_that_is_not_there_is_held_and_can_be_replaced(jobs: Jobs) -> 
     assert jobs.settled(supervisor).state is State.DONE
 
 
+@pytest.mark.parametrize("trick", ["mkfifo", "ln -s /etc/passwd"])
+def test_a_log_that_the_job_replaced_is_not_followed(jobs: Jobs, trick: str) -> None:
+    supervisor = jobs.start("sh", "-c", f"rm ../log; {trick} ../log; exit 1")
+    assert jobs.settled(supervisor).cause == "exit 1"
+    status = supervisor.restart()
+    assert (status.state, status.fault) == (State.HELD, Fault.NOT_STARTED)
+    assert supervisor.log() == ""
+
+
 def test_a_frozen_job_keeps_its_process_and_goes_on_where_it_was(jobs: Jobs) -> None:
     code = (
         "import pathlib, time\n"

@@ -60,7 +60,17 @@ def test_a_process_that_can_not_be_killed_is_told() -> None:
 
 OURS = (
     *("affinity", "archive", "children", "container", "control", "debug_session", "fence"),
-    *("job_keeper", "keeper", "launch", "patching", "processes", "shells", "spec", "state_file"),
+    *(
+        "job_keeper",
+        "keeper",
+        "launch",
+        "leftovers",
+        "patching",
+        "processes",
+        "shells",
+        "spec",
+        "state_file",
+    ),
     *("status", "supervisor", "terminal", "watch", "work_folder"),
 )
 

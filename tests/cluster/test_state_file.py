@@ -120,7 +120,7 @@ def test_a_folder_that_is_a_link_is_refused(folder: WorkFolder, tmp_path: Path) 
 
 def test_a_huge_file_is_refused(folder: WorkFolder) -> None:
     with folder.state.open("ab") as file:
-        file.truncate(2 << 20)
+        file.truncate(5 << 20)
     with pytest.raises(InputError, match="bytes, not what was written"):
         read_state(folder)
 
