@@ -280,9 +280,8 @@ class Supervisor:
 
     def _without_answer(self) -> Status:
         """The keeper is ending, starved or dead: the file and the lock tell which."""
-        self._wait(
-            lambda: not keeper_lives(self._folder) or read_state(self._folder).state in ENDED
-        )
+        folder = self._folder
+        self._wait(lambda: not keeper_lives(folder) or read_state(folder).state in ENDED)
         return to_status(folder, bury(folder))
 
     def _bury_predecessor(self) -> None:
