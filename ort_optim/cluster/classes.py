@@ -31,10 +31,17 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Split:
-    """The servers of class one, and why the `auto` ones among them are ("" without any)."""
+    """The servers of class one.
+
+    Attributes:
+        one: (S,)
+        reason: Why the `auto` ones among them are; empty where there are no such servers.
+        widest: (S,) what class one could have been: no job that fails for this is to be helped.
+    """
 
     one: Mask
     reason: str
+    widest: Mask
 
 
 def split(
@@ -54,11 +61,13 @@ def split(
     one = np.array([each == "one" for each in given], dtype=np.bool_)
     auto = np.array([each == "auto" for each in given], dtype=np.bool_)
     if not auto.any():
-        return Split(one, "")
+        return Split(one, "", one)
     usable = auto & ~inventory.drained
-    demand = _Demand(jobs, inventory, one | usable)
+    widest = one | usable
+    demand = _Demand(jobs, inventory, widest)
     if not demand.whole:
-        return Split(one, f"no job needs whole machines: all {_count(auto)} are class two")
+        reason = f"no job that can be placed needs whole machines: all {_count(auto)} are class two"
+        return Split(one, reason, widest)
     for needed in demand.whole:
         for _ in range(needed.whole - int(one[needed.servers].sum())):
             server = demand.first_to_go(usable & ~one & needed.mask(one), one)
@@ -83,7 +92,7 @@ def split(
         f"{most} at once ({least} of these); their work then fills class one for "
         f"{bounds[0]:.0f} s, that of fragments class two for {bounds[1]:.0f} s"
     )
-    return Split(one, reason)
+    return Split(one, reason, widest)
 
 
 @dataclass(frozen=True)

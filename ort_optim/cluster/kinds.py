@@ -41,13 +41,31 @@ class Kind:
     why: str
 
 
-def kind_of(need: Resources, inventory: Inventory, one: Mask, *, backfill: bool = False) -> Kind:
+def kind_of(
+    need: Resources,
+    inventory: Inventory,
+    one: Mask,
+    *,
+    backfill: bool = False,
+    widest: Mask | None = None,
+) -> Kind:
     """What a job that needs `need` is.
 
     Args:
         one: (S,) the servers of class one; all others are class two.
         backfill: Fragments may use class one, so one that fits nowhere else is not refused.
+        widest: (S,) what class one could have been. A job that is too large even for that is told
+            so, and not that what was left of its servers is too small.
     """
+    kind = _kind_of(need, inventory, one, backfill)
+    if kind.refusal and widest is not None:
+        largest = _kind_of(need, inventory, widest, backfill)
+        if largest.whole and largest.refusal:
+            return replace(kind, refusal=largest.refusal)
+    return kind
+
+
+def _kind_of(need: Resources, inventory: Inventory, one: Mask, backfill: bool) -> Kind:
     if need.servers:
         return _whole(need, need.servers, inventory, one, f"{need.servers} whole servers asked for")
     if need.milli_gpus >= 1000:

@@ -23,13 +23,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ort_optim.cluster.capacity import Capacity, Chooser, Inventory, Mask, best_fit
-from ort_optim.cluster.classes import split
+from ort_optim.cluster.capacity import Capacity, Chooser, Inventory
+from ort_optim.cluster.classes import Split, split
 from ort_optim.cluster.fragments import Ends, FragmentQueue, Key, Start
 from ort_optim.cluster.jobs import Job
 from ort_optim.cluster.kinds import kind_of
 from ort_optim.cluster.links import Links
 from ort_optim.cluster.plan import VERSION, Placement, Plan, Planned, Refused, ServerClass
+from ort_optim.cluster.scoring import room_chooser
 from ort_optim.cluster.search import shortest
 from ort_optim.cluster.servers import Cluster
 from ort_optim.cluster.timeline import Seconds, Timeline
@@ -58,7 +59,7 @@ def plan(
     running: Sequence[Planned] = (),
     now_s: float = 0.0,
     policy: Policy = Policy(),
-    choose: Chooser = best_fit,
+    choose: Chooser | None = None,
     classes: Mapping[str, ServerClass] | None = None,
     ready_s: Mapping[str, float] | None = None,
 ) -> Plan:
@@ -69,7 +70,8 @@ def plan(
         running: Hold their placements until end_s (inf: nobody knows, as when held) and are not
             moved. One that should have ended is taken to run over by as much as it already has.
             What runs on a server that the cluster lacks is ignored: that server is lost.
-        choose: Which server and devices a fragment gets.
+        choose: Which server and devices a fragment gets; None takes `room_chooser`, which leaves
+            the most room for the jobs at hand.
         classes: Those of an earlier plan, which keep `auto` servers on their side.
         ready_s: When each job became ready, for the order of the queue; 0 where nothing is said.
 
@@ -79,14 +81,16 @@ def plan(
     busy = {each.job for each in running}
     waiting = [job for job in jobs if job.id not in busy]
     sides = split(waiting, cluster, inventory, classes)
+    if choose is None:
+        choose = room_chooser((job.resources for job in waiting), inventory)
 
     def make(order: Sequence[Job]) -> Plan:
-        arguments = (order, inventory, sides.one, running, now_s)
-        schedule = _Schedule(*arguments, policy, choose, ready_s or {})
+        arguments = (order, inventory, sides, running, now_s, choose, ready_s or {})
+        schedule = _Schedule(policy, *arguments)
         if policy.backfill and schedule.whole_waits_for_fragment():
             # A fragment that ends early lets a whole-machine job reserve early, perhaps before
             # another one. That one must not pay for backfill.
-            plain = _Schedule(*arguments, replace(policy, backfill=False), choose, ready_s or {})
+            plain = _Schedule(replace(policy, backfill=False), *arguments)
             if schedule.delays_whole(plain):
                 schedule = plain
         return Plan(version=VERSION, planned=schedule.planned(), refused=schedule.refused())
@@ -109,19 +113,19 @@ class _Schedule:
 
     def __init__(
         self,
+        policy: Policy,
         jobs: Sequence[Job],
         inventory: Inventory,
-        one: Mask,
+        sides: Split,
         running: Sequence[Planned],
         now_s: float,
-        policy: Policy,
         choose: Chooser,
         ready_s: Mapping[str, float],
     ) -> None:
         self._jobs = {job.id: job for job in jobs}
         self._place = {job.id: place for place, job in enumerate(jobs)}
         self._inventory = inventory
-        self._one = one
+        self._one = sides.one
         self._now_s = now_s
         self._policy = policy
         self._given_ready_s = ready_s
@@ -134,12 +138,12 @@ class _Schedule:
         self._planned: dict[str, tuple[Key, Planned]] = {}
         self._stuck: dict[str, str] = {}
         kinds = {
-            need: kind_of(need, inventory, one, backfill=policy.backfill)
+            need: kind_of(need, inventory, sides.one, backfill=policy.backfill, widest=sides.widest)
             for need in dict.fromkeys(job.resources for job in jobs)
         }
         self._kind = {job.id: kinds[job.resources] for job in jobs}
         fragments = [kind for kind in kinds.values() if not kind.whole and not kind.refusal]
-        self._queue = FragmentQueue(self._capacity, fragments, one, choose)
+        self._queue = FragmentQueue(self._capacity, fragments, sides.one, choose)
         for each in running:
             self._occupy(each)
         self._queue.changed(range(len(inventory.names)))

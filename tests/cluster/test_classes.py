@@ -31,7 +31,10 @@ def test_given_classes_stay_and_need_no_reason() -> None:
 
 def test_without_whole_jobs_all_auto_servers_are_class_two() -> None:
     assert ones([job("f", 3)], cluster(auto=4)) == []
-    assert "no job needs whole machines" in made_for([job("f", 3)], cluster(auto=4)).reason
+    assert (
+        "no job that can be placed needs whole machines"
+        in made_for([job("f", 3)], cluster(auto=4)).reason
+    )
 
 
 @pytest.mark.parametrize(("gpus", "count"), [(8, 1), (9, 2), (16, 2), (24, 3)])

