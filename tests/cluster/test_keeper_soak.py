@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
+import os
+import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,7 +17,7 @@ from ort_optim.cluster.jobs import Resources
 from ort_optim.cluster.states import State
 from ort_optim.cluster.status import Fault, Patch, PatchFile
 from ort_optim.errors import InputError
-from tests.cluster.conftest import Jobs
+from tests.cluster.conftest import Jobs, keeper_pid, until
 
 HOG = "python3 -c \"import time; x = b'1' * (100 << 20); time.sleep(600)\""
 INJECTED = {
@@ -75,6 +79,33 @@ def soak(jobs: Jobs, count: int) -> None:
     released = len(range(0, count, 3))
     assert ends == {State.FAILED: released, State.DONE: count - released}
     assert not jobs.left()
+
+
+def kill_at(jobs: Jobs, number: int, delay_s: float, *, container: bool) -> None:
+    """Kill a keeper while its job fails, is restarted, patched or released."""
+    script = "setsid sleep 600 & sleep 0.05; exit 1"
+    supervisor = jobs.start("sh", "-c", script, name=f"chaos-{number}", container=container)
+    pid = keeper_pid(supervisor)
+    killer = threading.Timer(delay_s, os.kill, (pid, signal.SIGKILL))
+    killer.start()
+    try:
+        while supervisor.status().state is not State.LOST:
+            with contextlib.suppress(InputError):  # it runs just now
+                supervisor.restart(Patch(env={"A": "b"}))
+    finally:
+        killer.join()
+    assert supervisor.status().cause == "its keeper was killed"
+    assert jobs.start("true", name=f"chaos-{number}", attempt=2).status().attempt == 2
+    assert jobs.settled(supervisor).state is State.DONE
+
+
+def test_a_keeper_that_is_killed_at_any_moment_leaves_nothing_but_a_readable_state(
+    jobs: Jobs,
+) -> None:
+    contain = can_contain()
+    for number in range(8):
+        kill_at(jobs, number, 0.03 * number, container=contain and number % 2 == 1)
+    until(lambda: not jobs.left())
 
 
 def test_a_dozen_injected_failures_are_accounted_for(jobs: Jobs) -> None:
