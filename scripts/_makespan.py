@@ -1,18 +1,24 @@
-"""The makespan of an openb pod list, planned as a batch with the durations of the trace."""
+"""The makespan of an openb pod list, planned as a batch with the durations of the trace.
+
+Makespan    a plan against its lower bound
+simulate    a list in its own order, and with the longest jobs first
+"""
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from _openb import read_cluster, read_pods
+from _openb import Pod, read_cluster, read_pods
 
 from ort_optim.cluster.capacity import Inventory
 from ort_optim.cluster.jobs import Job
 from ort_optim.cluster.planner import plan
 from ort_optim.cluster.scoring import room_chooser
+from ort_optim.cluster.servers import Cluster
 
 HOUR_S = 3600.0
 
@@ -29,7 +35,7 @@ class Makespan:
         seconds: CPU time of this process to plan.
     """
 
-    workload: str
+    name: str
     jobs: int
     refused: int
     makespan_s: float
@@ -42,7 +48,7 @@ class Makespan:
         """All of it in one line."""
         bound = max(self.area_s, self.longest_s)
         return (
-            f"{self.workload}: {self.jobs} jobs end after {self.makespan_s / HOUR_S:.1f} h, "
+            f"{self.name}: {self.jobs} jobs end after {self.makespan_s / HOUR_S:.1f} h, "
             f"{self.makespan_s / bound:.3f} of the lower bound (area {self.area_s / HOUR_S:.1f} h, "
             f"longest {self.longest_s / HOUR_S:.1f} h), mean wait {self.waiting_s:.0f} s, "
             f"{self.refused} refused, "
@@ -50,17 +56,34 @@ class Makespan:
         )
 
 
-def simulate(folder: Path, workload: str) -> Makespan:
-    """Plan a list with our policy."""
-    pods = read_pods(folder, workload)
-    cluster = read_cluster(folder)
+def simulate(
+    folder: Path, workload: str, every: int = 1, longest_h: float = math.inf
+) -> list[Makespan]:
+    """Plan a list with our policy, in the order of the list and with the longest jobs first.
+
+    Args:
+        every: Only each so manieth server is there: as a whole the cluster is so large that the
+            longest job alone is the bound.
+        longest_h: Jobs that last longer are left out, for the same reason.
+
+    Raises ValueError where no job is left.
+    """
+    pods = [pod for pod in read_pods(folder, workload) if pod.duration_s <= longest_h * HOUR_S]
+    cluster = Cluster(read_cluster(folder).servers[::every])
+    if not pods:
+        raise ValueError(f"{workload} has no job of up to {longest_h} h")
+    by_length = sorted(pods, key=lambda pod: -pod.duration_s)
+    return [
+        _simulate(pods, cluster, f"{workload}, list order"),
+        _simulate(by_length, cluster, f"{workload}, longest first"),
+    ]
+
+
+def _simulate(pods: list[Pod], cluster: Cluster, name: str) -> Makespan:
     inventory = Inventory.of(cluster)
     jobs = [
         Job(
             id=f"{number:05}",
-            model=None,
-            output=None,
-            options={},
             command=("true",),
             resources=pod.need,
             duration_s=pod.duration_s,
@@ -68,20 +91,20 @@ def simulate(folder: Path, workload: str) -> Makespan:
         for number, pod in enumerate(pods)
     ]
     start = time.process_time()
-    choose = room_chooser((pod.need for pod in pods), inventory)
-    made = plan(jobs, cluster, choose=choose)
+    made = plan(jobs, cluster, choose=room_chooser((pod.need for pod in pods), inventory))
     seconds = time.process_time() - start
-    gpus = sum(pod.need.milli_gpus * pod.duration_s for pod in pods)
-    cpus = sum(pod.need.milli_cpus * pod.duration_s for pod in pods)
+    done = [pods[int(each.job)] for each in made.planned]
+    gpus = sum(pod.need.milli_gpus * pod.duration_s for pod in done)
+    cpus = sum(pod.need.milli_cpus * pod.duration_s for pod in done)
     return Makespan(
-        workload=workload,
+        name=name,
         jobs=len(made.planned),
         refused=len(made.refused),
         makespan_s=max(each.end_s for each in made.planned),
         area_s=max(
             gpus / float(inventory.device_milli.sum()), cpus / float(inventory.milli_cpus.sum())
         ),
-        longest_s=max(pod.duration_s for pod in pods),
+        longest_s=max(pod.duration_s for pod in done),
         waiting_s=statistics.mean(each.start_s for each in made.planned),
         seconds=seconds,
     )

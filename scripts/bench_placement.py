@@ -3,6 +3,7 @@
     python scripts/bench_placement.py --trace FOLDER [--workloads default ...] [--seeds 42-51]
         [--policies FGD ours] [--runs RUNS.jsonl] [--markdown] [--json]
     python scripts/bench_placement.py --trace FOLDER --makespan [--workloads default ...]
+        [--every 40] [--longest 24]
 
 FOLDER holds the node and pod lists of the openb trace (Alibaba, cluster-trace-gpu-v2023). The
 protocol is that of Weng et al. (USENIX ATC 2023): pods arrive one by one, in an order drawn by the
@@ -14,9 +15,11 @@ Each run adds up for itself what every server and device gives. The mean differe
 and FGD is over seeds, in pairs, with its 95% confidence interval (Student's t). With `--runs`, runs
 are kept in a file as they are done, and those that it has are not done again.
 
-`--makespan` plans each list once as jobs with the durations of the trace, all ready at once, and
-compares the end of the plan with the larger of two lower bounds: what the GPUs or CPUs need for all
-jobs together, and the longest job.
+`--makespan` plans each list as jobs with the durations of the trace, all ready at once, in the
+order of the list and with the longest jobs first. The end of the plan is compared with the larger
+of two lower bounds: what the GPUs or CPUs need for all jobs together, and the longest job. On the
+whole cluster that is the longest job, and plans meet it; `--every` thins the servers out and
+`--longest` leaves out jobs of more hours, so that the cluster is short of GPUs.
 
 Exit codes: 0 done; 2 bad arguments; 4 ours is not above FGD, with the bound, on some workload.
 """
@@ -59,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if options.makespan:
         for name in names:
-            print(simulate(options.trace, name).line(), flush=True)
+            for each in simulate(options.trace, name, options.every, options.longest):
+                print(each.line(), flush=True)
         return 0
     outcomes = _outcomes(options, names)
     if options.json:
@@ -181,6 +185,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--policies", nargs="+", choices=[*POLICIES], default=[*POLICIES])
     parser.add_argument("--runs", type=Path, metavar="FILE", help="keep runs here, and go on")
     parser.add_argument("--makespan", action="store_true", help="plan with durations instead")
+    parser.add_argument("--every", type=int, choices=range(1, 1001), default=1, metavar="N")
+    parser.add_argument("--longest", type=float, default=math.inf, metavar="HOURS")
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--json", action="store_true")
     return parser
