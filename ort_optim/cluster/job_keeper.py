@@ -321,7 +321,8 @@ class Keeper:
             self._unwritten = False
         except OSError as error:
             if not self._unwritten:
-                print(f"{self._folder.state}: {error.strerror}", file=sys.stderr, flush=True)
+                with contextlib.suppress(OSError):  # keeper.log is on the same disk
+                    print(f"{self._folder.state}: {error.strerror}", file=sys.stderr, flush=True)
             self._unwritten = True
 
 
