@@ -9,6 +9,8 @@ from ort_optim.cluster.jobs import Job
 from ort_optim.cluster.plan import Placement, Plan, Planned
 from ort_optim.cluster.servers import Cluster, Server
 
+Use = tuple[Planned, Placement]
+
 
 def faults(
     jobs: Sequence[Job],
@@ -44,8 +46,12 @@ def faults(
         found += [
             f"{job.id}: {fault}" for fault in _need_faults(job, each, servers, plan, backfill)
         ]
+    here: dict[str, list[Use]] = {}
+    for each in [*plan.planned, *running]:
+        for placement in each.placements:
+            here.setdefault(placement.server, []).append((each, placement))
     for server in cluster.servers:
-        found += _capacity_faults(server, [*plan.planned, *running])
+        found += _capacity_faults(server, here.get(server.name, []))
     return found
 
 
@@ -118,14 +124,8 @@ def _is_all(placement: Placement, servers: Mapping[str, Server]) -> bool:
     )
 
 
-def _capacity_faults(server: Server, entries: Sequence[Planned]) -> Iterable[str]:
+def _capacity_faults(server: Server, here: Sequence[Use]) -> Iterable[str]:
     """Use of one server at each moment at which something starts."""
-    here = [
-        (entry, placement)
-        for entry in entries
-        for placement in entry.placements
-        if placement.server == server.name
-    ]
     for start_s in sorted({max(0.0, entry.start_s) for entry, _ in here}):
         now = [
             (entry.job, placement)

@@ -58,7 +58,7 @@ def test_a_plan_made_again_while_jobs_run_leaves_them_where_they_are(part: int) 
 @pytest.mark.parametrize("part", range(3))
 def test_backfill_never_delays_a_whole_machine_job(part: int) -> None:
     used = 0
-    for seed in range(part, 3000, 3):
+    for seed in range(part, 1800, 3):
         rng = random.Random(seed)
         cluster, jobs = random_cluster(rng), random_jobs(rng)
         without = plan(jobs, cluster, policy=Policy(backfill=False))
@@ -68,7 +68,7 @@ def test_backfill_never_delays_a_whole_machine_job(part: int) -> None:
             if is_whole(each, without):
                 assert starts[each.job] <= each.start_s, seed
         used += sum("backfill" in each.why for each in with_it.planned)
-    assert used > 300
+    assert used > 180
 
 
 def as_of(made: Plan, jobs: list[Job], now_s: float) -> tuple[list[Job], list[Planned]]:
