@@ -17,23 +17,33 @@ LONGEST_MESSAGE = 1 << 20
 class Terminal(Protocol):
     """What can be shown on a terminal: a DebugSession, or one that is reached some other way."""
 
-    def send(self, data: bytes) -> None: ...
-    def end_input(self) -> None: ...
-    def resize(self, rows: int, cols: int) -> None: ...
-    def receive(self, timeout_s: float | None = None) -> tuple[Stream, bytes] | None: ...
-    def close(self) -> None: ...
+    def send(self, data: bytes) -> None:
+        """As DebugSession.send."""
+
+    def end_input(self) -> None:
+        """As DebugSession.end_input."""
+
+    def resize(self, rows: int, cols: int) -> None:
+        """As DebugSession.resize."""
+
+    def receive(self, timeout_s: float | None = None) -> tuple[Stream, bytes] | None:
+        """As DebugSession.receive."""
+
+    def close(self) -> None:
+        """As DebugSession.close."""
 
 
 class DebugSession:
     """A running command: bytes in, bytes out, and its exit code.
 
     `receive` gives ("out", bytes), ("err", bytes), in the end ("exit", b"CODE"), where a signal N
-    counts as 128 + N. Closing it ends the command.
+    counts as 128 + N. Closing it ends the command. One thread may receive while others send.
     """
 
     def __init__(self, connection: socket.socket, early: bytes = b"") -> None:
         self._connection = connection
         self._buffer = bytearray(early)
+        self._sending = threading.RLock()  # a handler of SIGWINCH may come in between
         self.exit_code: int | None = None
 
     def send(self, data: bytes) -> None:
@@ -93,15 +103,6 @@ class DebugSession:
         assert self.exit_code is not None
         return self.exit_code, bytes(texts["out"]), bytes(texts["err"])
 
-    def fileno(self) -> int:
-        """For `select`: readable when `receive` may have something."""
-        return self._connection.fileno()
-
-    @property
-    def pending(self) -> bool:
-        """A message is here already, so `receive` will not wait."""
-        return b"\n" in self._buffer
-
     def close(self) -> None:
         """End the command if it still runs."""
         self._connection.close()
@@ -121,7 +122,8 @@ class DebugSession:
         if self.exit_code is not None:
             return
         try:
-            self._connection.sendall(json.dumps(message).encode() + b"\n")
+            with self._sending:
+                self._connection.sendall(json.dumps(message).encode() + b"\n")
         except OSError:  # it ended; `receive` tells how
             return
 
