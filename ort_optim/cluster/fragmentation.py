@@ -27,6 +27,9 @@ from ort_optim.cluster.jobs import Resources
 
 Floats = NDArray[np.float64]
 
+_Key = tuple[int, int, int, tuple[bool, ...]]
+"""CPUs, memory and GPUs, in thousandths and bytes, and whether each model will do."""
+
 MANY = 10**6
 """Jobs that need none of something."""
 
@@ -78,6 +81,7 @@ class Mix:
         models: tuple[str, ...],
         popularity: float = 1.0,
         memory: bool = True,
+        most: int | None = None,
     ) -> Mix:
         """The mix of a list of needs and how often each one comes.
 
@@ -86,8 +90,10 @@ class Mix:
             popularity: The most frequent kinds that make up this part of all jobs; rarer ones do
                 not count.
             memory: Without it, needs that differ in memory alone are one kind that needs none.
+            most: No more kinds than this: where there are more, neighbours among similar ones are
+                counted as the middle one of them.
         """
-        counts: dict[tuple[int, int, int, tuple[bool, ...]], float] = {}
+        counts: dict[_Key, float] = {}
         for need, count in needs:
             may = tuple(not need.gpu_models or name in need.gpu_models for name in models)
             key = (
@@ -106,6 +112,8 @@ class Mix:
             kept.append((key, count))
             so_far += count
         of_gpus = [(key, count) for key, count in kept if key[2]]
+        if most is not None and len(of_gpus) > most:
+            of_gpus = _merged(of_gpus, most)
         milli_gpus = np.array([key[2] for key, _ in of_gpus], dtype=np.int64)
         return Mix(
             milli_cpus=np.array([key[0] for key, _ in of_gpus], dtype=np.int64),
@@ -128,6 +136,14 @@ class Mix:
         """Distinct shares (U,) and the index (K,) of each kind's own."""
         shares, own = np.unique(self.share, return_inverse=True)
         return shares, own
+
+
+def _merged(counts: list[tuple[_Key, float]], most: int) -> list[tuple[_Key, float]]:
+    """At most so many kinds of equal total count; those alike in models and GPUs are neighbours."""
+    ordered = sorted(counts, key=lambda entry: (entry[0][3], entry[0][2], entry[0]))
+    size = -(-len(ordered) // most)
+    groups = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    return [(group[len(group) // 2][0], sum(count for _, count in group)) for group in groups]
 
 
 def usable(states: States, mix: Mix) -> Integers:

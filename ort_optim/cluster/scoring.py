@@ -30,6 +30,14 @@ SHARE_EXPONENT = -1.0
 DEVICES_EXPONENT = -0.5
 """How much less a kind counts the more of each device, and the more devices, its jobs take."""
 
+MOST_PAIRS = 250_000
+LEAST_KINDS = 32
+"""Pairs of a kind to place and a kind to come: bounds the time of a plan. With more kinds to place,
+fewer of those to come are told apart, but no fewer than the least."""
+
+MOST_SCORED = 1000
+"""Kinds of jobs whose scores are kept: bounds the memory, 24 bytes a server for each."""
+
 BATCH = 256
 """Servers that are scored at once: bounds the memory, some 10 MB for a few hundred kinds."""
 
@@ -41,7 +49,8 @@ def room_chooser(needs: Iterable[Resources], inventory: Inventory) -> Chooser:
         needs: One entry for each job at hand. Those of whole servers do not count.
     """
     counts = Counter(need for need in needs if not need.servers)
-    return Scorer(RoomLoss(Mix.of(counts.items(), inventory.models)))
+    most = max(LEAST_KINDS, MOST_PAIRS // max(1, len(counts)))
+    return Scorer(RoomLoss(Mix.of(counts.items(), inventory.models, most=most)))
 
 
 class Loss(Protocol):
@@ -163,6 +172,8 @@ class Scorer:
         self._follow(capacity)
         scores = self._scores.get(need)
         if scores is None:
+            while len(self._scores) >= MOST_SCORED:
+                del self._scores[next(iter(self._scores))]  # the one that was made first
             scores = self._scores[need] = _Scores.of(len(self._versions))
         stale = candidates[scores.version[candidates] != self._versions[candidates]]
         for start in range(0, len(stale), BATCH):

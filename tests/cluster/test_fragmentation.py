@@ -83,6 +83,15 @@ def test_memory_left_aside_makes_kinds_one() -> None:
     assert Mix.of(listed, MODELS, memory=False).probability == [1.0]
 
 
+def test_more_kinds_than_allowed_are_merged_with_their_neighbours() -> None:
+    listed = [(Resources(milli_cpus=place, milli_gpus=place), 1.0) for place in range(1, 101)]
+    mix = Mix.of(listed, MODELS, most=10)
+    assert len(mix.share) == 10
+    assert mix.probability == pytest.approx([0.1] * 10)
+    assert mix.share.tolist() == list(range(6, 101, 10))
+    assert len(Mix.of(listed, MODELS, most=100).share) == 100
+
+
 @given(counts, st.integers(0, 40_000), st.integers(0, 40), devices, st.integers(-1, 1))
 def test_it_is_what_a_plain_count_gives(
     listed: list[tuple[Resources, int]], cpus: int, memory: int, milli: list[int], model: int

@@ -144,6 +144,16 @@ def test_a_scorer_that_saw_all_changes_answers_as_a_new_one(
             capacity.give(taken.pop(0))
 
 
+def test_forgotten_scores_are_made_again(
+    inventory: Inventory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, capacity = room_chooser(NEEDS, inventory), Capacity(inventory)
+    wanted = [choose(kept, need, capacity) for need in NEEDS * 2]
+    monkeypatch.setattr("ort_optim.cluster.scoring.MOST_SCORED", 2)
+    forgetful = room_chooser(NEEDS, inventory)
+    assert [choose(forgetful, need, capacity) for need in NEEDS * 2] == wanted
+
+
 def test_a_scorer_may_look_at_copies_of_a_capacity_in_turn(inventory: Inventory) -> None:
     full, empty = Capacity(inventory), Capacity(inventory)
     scorer = Scorer(RoomLoss(mix_of(inventory)))
