@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +27,13 @@ from ort_optim.cluster.requests import carry_out
 from ort_optim.cluster.servers import Cluster
 from ort_optim.cluster.states import OCCUPYING, OVER, Answer, Record, State
 from ort_optim.cluster.status import Status
-from ort_optim.cluster.turns import Planner, held_share
+from ort_optim.cluster.turns import Planner, Turn, held_share
 
 BEAT_EVERY_S = 1.0
 LOOK_AT_SERVERS_EVERY_S = 1.0
 NO_ROOM_PAUSE_S = 5.0
+PLAN_WITHIN_TURN_S = 0.1  # so long a turn waits for a plan
+PAUSE_PER_PLANNING = 2.0  # at most a third of the time is spent planning
 STOP_WITHIN_S = 30.0  # more than a keeper gives a job to end by itself
 
 
@@ -90,6 +93,9 @@ class Driver:
         self._beaten_s = self._looked_s = -math.inf
         self._stuck_since_s = math.inf
         self._stopping = False
+        self._planners = ThreadPoolExecutor(1)
+        self._planning: Future[Turn] | None = None
+        self._plan_begun_s = self._plan_after_s = -math.inf
 
     def run(self, wanted: Callable[[], bool] = lambda: True, turn_s: float = 0.1) -> bool:
         """Until all jobs are over; True then.
@@ -97,14 +103,17 @@ class Driver:
         False: `wanted` has become false, or what waits fits no server that is left.
         """
         self.recover()
-        while any(record.state not in OVER for record in self.records.values()):
-            if self._clock() - self._stuck_since_s > self.limits.patience_s:
-                return False
-            if not wanted():
-                if not self.backend.outlives:
-                    self._stop_running(turn_s)
-                return False
-            self.turn(turn_s)
+        try:
+            while any(record.state not in OVER for record in self.records.values()):
+                if self._clock() - self._stuck_since_s > self.limits.patience_s:
+                    return False
+                if not wanted():
+                    if not self.backend.outlives:
+                        self._stop_running(turn_s)
+                    return False
+                self.turn(turn_s)
+        finally:
+            self._planners.shutdown(wait=False, cancel_futures=True)
         self._observer(self)
         return True
 
@@ -136,10 +145,7 @@ class Driver:
         if any(until_s <= now_s for until_s in self._paused.values()):
             self._paused = {job: at_s for job, at_s in self._paused.items() if at_s > now_s}
             self._dirty = True
-        if self._dirty:
-            self._dirty = False
-            self._plan_and_start()
-            changed = True
+        changed = self._plan_and_start() or changed
         self._cap_held()
         if changed:
             self._observer(self)
@@ -292,21 +298,48 @@ class Driver:
             self._cluster = found
             self._dirty = True
 
-    def _plan_and_start(self) -> None:
-        turn = self._planner.decide(self.records, self._cluster, self._clock())
+    def _plan_and_start(self) -> bool:
+        """Begin a plan when something has changed, start what a finished one says.
+
+        Planning goes on beside the turns, so that owners are answered meanwhile. What it finds is
+        still right when it ends: only this driver starts jobs, so in between there is only more
+        room, and what waits no more is left out.
+        """
+        if self._planning is None:
+            if not self._dirty or self._clock() < self._plan_after_s:
+                return False
+            self._dirty = False
+            self._plan_begun_s = self._clock()
+            self._planning = self._planners.submit(
+                self._planner.decide, dict(self.records), self._cluster, self._plan_begun_s
+            )
+        wait([self._planning], PLAN_WITHIN_TURN_S)
+        if not self._planning.done():
+            return False
+        turn, self._planning = self._planning.result(), None
+        took_s = self._clock() - self._plan_begun_s
+        self._plan_after_s = self._clock() + PAUSE_PER_PLANNING * took_s
+        self._start(turn)
+        return True
+
+    def _start(self, turn: Turn) -> None:
+        dirty = self._dirty
         for job, reason in turn.hopeless.items():
-            self.move(job, State.FAILED, reason)
+            if self.records[job].state is State.QUEUED:
+                self.move(job, State.FAILED, reason)
         for job, note in turn.notes.items():
-            if self.records[job].note != note:
+            if self.records[job].note != note and self.records[job].state is State.QUEUED:
                 self.journal.note(job, note=note)
                 self.records[job] = self.journal.record(job)
         for job, placements in turn.starts.items():
-            if job in self._paused:
-                continue
             record = self.records[job]
+            if job in self._paused or record.state is not State.QUEUED:
+                continue
             attempt = record.attempt + 1
             self.move(job, State.RUNNING, placements=placements, attempt=attempt)
             self.backend.start(record.job, placements, attempt)
+        # What was started changes nothing for the rest, unless the planner saw only a part of them.
+        self._dirty = dirty or bool(turn.hopeless) or (turn.partial and bool(turn.starts))
         waits = bool(self._in(State.QUEUED)) and not self._paused
         if not waits or any(self._in(state) for state in OCCUPYING):
             self._stuck_since_s = math.inf

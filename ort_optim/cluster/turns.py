@@ -1,4 +1,9 @@
-"""What starts now: the planner asked again each time something has changed."""
+"""What starts now: the planner asked again each time something has changed.
+
+A plan of thousands of jobs takes seconds, and what starts now depends on the first of them, so the
+planner sees the first WINDOW jobs of the queue; what comes after them waits until those have
+started.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ from ort_optim.cluster.servers import Cluster
 from ort_optim.cluster.states import OCCUPYING, OVER, Record, State
 
 AT_ONCE_S = 1e-6
+WINDOW = 500
 
 
 @dataclass
@@ -20,49 +26,70 @@ class Turn:
     starts: dict[str, tuple[Placement, ...]] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)  # why the others wait
     hopeless: dict[str, str] = field(default_factory=dict)  # what they need will never be done
+    partial: bool = False  # more wait than the planner was shown
 
 
 class Planner:
-    """Asks `planner.plan` with what runs, and keeps the classes of servers while anything runs.
+    """Asks `planner.plan` with what runs, and keeps the classes of servers.
 
     Args:
         ask: `planner.plan`, with its policy bound.
+        classes: Of a plan of all jobs.
+        ageing_s: Of the policy: what a point of priority is worth.
     """
 
-    def __init__(self, ask: Callable[..., Plan]) -> None:
+    def __init__(
+        self,
+        ask: Callable[..., Plan],
+        classes: Mapping[str, ServerClass] | None = None,
+        ageing_s: float = 600.0,
+    ) -> None:
         self._ask = ask
-        self._classes: Mapping[str, ServerClass] = {}
+        self._classes = classes or {}
+        self._ageing_s = ageing_s
 
     def decide(self, records: Mapping[str, Record], cluster: Cluster, now_s: float) -> Turn:
         """What starts, what waits and why. `now_s` is seconds since 1970."""
         turn = Turn(hopeless=_hopeless(records))
-        waiting = [
-            replace(record.job, after=_left(record, records))
-            for record in records.values()
-            if record.state is State.QUEUED and record.id not in turn.hopeless
-        ]
-        if not waiting:
+        queue = self._queue(records, turn)
+        if not queue:
             return turn
+        waiting = [replace(record.job, after=_left(record, records)) for record in queue]
         occupying = [record for record in records.values() if record.state in OCCUPYING]
-        if not occupying:
-            self._classes = {}
-        decided = self._ask(
-            waiting,
-            cluster,
-            running=[_planned(record, now_s) for record in occupying],
-            now_s=0.0,
-            classes=self._classes,
-            ready_s={job.id: _ready_s(records[job.id], records) - now_s for job in waiting},
-        )
+        arguments = {
+            "running": [_planned(record, now_s) for record in occupying],
+            "now_s": 0.0,
+            "ready_s": {record.id: _ready_s(record, records) - now_s for record in queue},
+        }
+        decided = self._ask(waiting, cluster, classes=self._classes, **arguments)
+        if decided.refused and not occupying and self._classes:
+            # Servers have come or gone: another split may have room for all.
+            decided = self._ask(waiting, cluster, classes={}, **arguments)
         self._classes = decided.classes
         for planned in decided.planned:
-            record = records[planned.job]
-            if planned.start_s <= AT_ONCE_S and not _left(record, records):
+            if planned.start_s <= AT_ONCE_S and not _left(records[planned.job], records):
                 turn.starts[planned.job] = planned.placements
             else:
                 turn.notes[planned.job] = planned.why
         turn.notes |= {refused.job: refused.reason for refused in decided.refused}
         return turn
+
+    def _queue(self, records: Mapping[str, Record], turn: Turn) -> list[Record]:
+        """What the planner is shown, in the order of arrival."""
+        waiting = [
+            record
+            for record in records.values()
+            if record.state is State.QUEUED and record.id not in turn.hopeless
+        ]
+        if len(waiting) > WINDOW:
+            ready = [record for record in waiting if not _left(record, records)]
+            ready.sort(
+                key=lambda each: _ready_s(each, records) - each.job.priority * self._ageing_s
+            )
+            first = {record.id for record in ready[:WINDOW]}
+            waiting = [record for record in waiting if record.id in first]
+            turn.partial = True
+        return waiting
 
 
 def held_share(records: list[Record], cluster: Cluster) -> float:

@@ -2,6 +2,7 @@
 
 import itertools
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from ort_optim.cluster import driver as driver_module
+from ort_optim.cluster import turns
 from ort_optim.cluster.backend import Gone, OrderKind
 from ort_optim.cluster.driver import Driver, Limits
 from ort_optim.cluster.jobs import Job, Resources
@@ -70,6 +73,11 @@ class Batch:
 
     def path(self, job: str) -> list[State]:
         return [event.after for event in self.journal.events(job)]
+
+
+@pytest.fixture(autouse=True)
+def _plans_are_waited_for(monkeypatch):
+    monkeypatch.setattr(driver_module, "PLAN_WITHIN_TURN_S", 30.0)
 
 
 @pytest.fixture
@@ -414,6 +422,51 @@ def test_news_of_an_earlier_attempt_changes_nothing(batch):
     batch.turn()
     assert batch.state("x") is State.RUNNING
     assert batch.journal.record("x").attempt == 2
+
+
+def test_of_a_long_queue_the_planner_sees_the_first_and_all_get_done(batch, monkeypatch):
+    monkeypatch.setattr(turns, "WINDOW", 3)
+    seen = []
+
+    def ask(jobs, *arguments, **others):
+        seen.append([job.id for job in jobs])
+        return first_fit(jobs, *arguments, **others)
+
+    late = command("late", priority=9)
+    batch.submit(*(command(f"j{index}") for index in range(8)), late)
+    batch.journal.take_lease()
+    batch.driver = Driver(batch.journal, batch.backend, Planner(ask), clock=batch.clock)
+    batch.driver.recover()
+    for _ in range(10):
+        batch.turn()
+        for record in batch.journal.records(State.RUNNING):
+            batch.backend.tell(record.id, State.DONE)
+    assert {record.state for record in batch.journal.records()} == {State.DONE}
+    assert max(map(len, seen)) == 3
+    assert "late" in seen[0]
+
+
+def test_owners_are_answered_while_a_long_plan_is_made(batch, monkeypatch):
+    monkeypatch.setattr(driver_module, "PLAN_WITHIN_TURN_S", 0.0)
+    planned = threading.Event()
+
+    def ask(*arguments, **others):
+        assert planned.wait(30)
+        return first_fit(*arguments, **others)
+
+    batch.submit(command("x"), command("y"))
+    batch.journal.take_lease()
+    batch.driver = Driver(batch.journal, batch.backend, Planner(ask), clock=batch.clock)
+    batch.driver.recover()
+    batch.turn(1)
+    number = batch.journal.ask("x", "cancel", {})
+    batch.turn()
+    assert batch.journal.answer_of(number).ok
+    planned.set()
+    while batch.state("y") is State.QUEUED:
+        batch.turn(1)
+    assert batch.state("x") is State.CANCELLED  # though the plan was to start it
+    assert batch.backend.started == [("y", 1, "a")]
 
 
 class Chaos(RuleBasedStateMachine):

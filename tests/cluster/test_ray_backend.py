@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import psutil
 import pytest
 
-from ort_optim.cluster.driver import Driver, Limits
 from ort_optim.cluster.jobs import Job, Resources
-from ort_optim.cluster.journal import Journal
-from ort_optim.cluster.planner import Policy, plan
 from ort_optim.cluster.servers import Cluster, Server
 from ort_optim.cluster.state_file import read_state
-from ort_optim.cluster.states import OVER, State
+from ort_optim.cluster.states import State
 from ort_optim.cluster.status import Patch
-from ort_optim.cluster.turns import Planner
 from ort_optim.cluster.work_folder import WorkFolder
 from ort_optim.errors import InputError
 from tests.cluster.ray_cluster import add_node, four_nodes
+from tests.cluster.ray_run import Run
 
 pytest.importorskip("ray")
 from ort_optim.cluster.ray_backend import RemoteJob, connect
@@ -38,69 +33,6 @@ FACTS = "echo rank=$ORT_OPTIM_RANK devices=$ORT_OPTIM_DEVICES cuda=$CUDA_VISIBLE
 def cluster() -> Iterator:
     with four_nodes() as made:
         yield made
-
-
-class Run:
-    """One batch on the cluster, driven by hand."""
-
-    def __init__(self, state: Path, address: str, **options) -> None:
-        self.state = state
-        self.address = address
-        self.options = options
-        self.journal = Journal.open(state, create=True)
-        self.backend = None
-
-    def submit(self, *jobs: Job) -> None:
-        self.journal.submit(jobs, {job.id: "ann" for job in jobs}, {"ann": "d"})
-
-    def begin(self) -> None:
-        assert self.journal.take_lease() is None
-        self.backend = connect(self.address, self.state, **self.options)
-        ask = functools.partial(plan, policy=Policy())
-        self.driver = Driver(self.journal, self.backend, Planner(ask), limits=Limits())
-        self.driver.recover()
-
-    def until(self, done: Callable[[], bool]) -> None:
-        until_s = time.monotonic() + WAIT_S
-        while not done():
-            assert time.monotonic() < until_s, [
-                (record.id, record.state, record.cause, record.note)
-                for record in self.journal.records()
-            ]
-            self.driver.turn(0.05)
-
-    def until_over(self) -> None:
-        self.until(lambda: all(record.state in OVER for record in self.journal.records()))
-
-    def until_state(self, job: str, state: State) -> None:
-        self.until(lambda: self.record(job).state is state)
-
-    def record(self, job: str):
-        return self.journal.record(job)
-
-    def path(self, job: str) -> list[State]:
-        return [event.after for event in self.journal.events(job)]
-
-    def log(self, job: str) -> str:
-        return (self.state / "jobs" / job / "log").read_text()
-
-    def end(self) -> None:
-        """The driver goes, as when it is killed: keepers go on."""
-        self.journal.drop_lease()
-        if self.backend is not None:
-            self.backend.close()
-            self.backend = None
-
-    def close(self) -> None:
-        """Leave nothing behind."""
-        if self.backend is None:
-            self.begin()
-        for record in self.journal.records():
-            if record.state not in OVER:
-                self.journal.ask(record.id, "cancel", {})
-        self.until_over()
-        self.end()
-        self.journal.close()
 
 
 @pytest.fixture

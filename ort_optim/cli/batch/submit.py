@@ -7,7 +7,7 @@ import functools
 import importlib.util
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from ort_optim.cluster.door import LOCAL
 from ort_optim.cluster.driver import Driver, Limits
 from ort_optim.cluster.jobs import Job
 from ort_optim.cluster.journal import Journal, Submitted
+from ort_optim.cluster.plan import ServerClass
 from ort_optim.cluster.planner import plan
 from ort_optim.cluster.ray_backend import connect
 from ort_optim.cluster.servers import Cluster, read_cluster
@@ -144,10 +145,11 @@ def _submit_and_run(
     _check_same_place(args, journal)
     unfinished = _unfinished(journal, jobs, again=args.again)
     backend: ActorBackend | None = None
+    classes: Mapping[str, ServerClass] = {}
     try:
         if unfinished:
             backend = connect(args.address, journal.folder, wanted, transfer=args.transfer)
-            _check_plan(args, unfinished, backend.cluster())
+            classes = _check_plan(args, unfinished, backend.cluster())
         owners = {job.id: owner_of(job.owner) for job in jobs}
         digests = {owner: make_token(owner) for owner in owners.values()}
         told = journal.submit(jobs, owners, digests, again=args.again)
@@ -159,7 +161,9 @@ def _submit_and_run(
         ask = functools.partial(plan, policy=policy_of(args))
         limits = Limits(held_share=args.held_share, hold=not args.no_hold)
         with Board(console, quiet=args.quiet) as board, _signals() as signals:
-            driver = Driver(journal, backend, Planner(ask), limits=limits, observer=board)
+            driver = Driver(
+                journal, backend, Planner(ask, classes, args.ageing), limits=limits, observer=board
+            )
             if not driver.run(lambda: not signals) and not signals:
                 console.print("no server can take what is left: submit again when there is one")
         if signals and not args.quiet:
@@ -202,11 +206,16 @@ def _unfinished(journal: Journal, jobs: Sequence[Job], *, again: bool) -> list[J
     return list(found.values())
 
 
-def _check_plan(args: argparse.Namespace, jobs: Sequence[Job], cluster: Cluster) -> None:
-    refused = plan(jobs, cluster, policy=policy_of(args)).refused
+def _check_plan(
+    args: argparse.Namespace, jobs: Sequence[Job], cluster: Cluster
+) -> Mapping[str, ServerClass]:
+    """The classes of servers for these jobs. Raises InputError: one can't be placed at all."""
+    made = plan(jobs, cluster, policy=policy_of(args))
+    refused = made.refused
     if refused:
         more = f" (and {len(refused) - 1} more jobs)" if len(refused) > 1 else ""
         raise InputError(f"job {refused[0].job} can't be placed: {refused[0].reason}{more}")
+    return made.classes
 
 
 def _another(args: argparse.Namespace, journal: Journal, lease: Lease, console: Console) -> int:
