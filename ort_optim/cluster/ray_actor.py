@@ -17,6 +17,7 @@ from typing import Any
 from ort_optim._version import __version__
 from ort_optim.cluster.backend import Gone, Order, OrderKind
 from ort_optim.cluster.debug_session import DebugSession, Stream
+from ort_optim.cluster.failing_part import failing_part
 from ort_optim.cluster.jobs import Job
 from ort_optim.cluster.plan import Placement
 from ort_optim.cluster.state_file import KEPT
@@ -140,6 +141,10 @@ class JobActor:
     def processes(self) -> list[dict[str, Any]]:
         """See `Supervisor.processes`."""
         return Supervisor(self._folder).processes()
+
+    def failing_part(self) -> str:
+        """See `failing_part`."""
+        return failing_part(self._folder)
 
     # A debug shell, by small calls
 

@@ -16,6 +16,7 @@ from ort_optim.cli.batch.asking import owned
 from ort_optim.cli.batch.state_folder import add_state_argument, open_journal, without_separator
 from ort_optim.cluster.debug_session import Stream, Terminal
 from ort_optim.cluster.door import LOCAL
+from ort_optim.cluster.failing_part import failing_part
 from ort_optim.cluster.gang import folder_of
 from ort_optim.cluster.journal import Journal
 from ort_optim.cluster.states import OCCUPYING, Record
@@ -47,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"{record.id} is {record.state}: nothing of it is there to debug")
         tty = sys.stdin.isatty() and sys.stdout.isatty()
         with _reach(journal, record) as job:
-            print(_told(job.status(), job.processes()), file=sys.stderr, flush=True)
+            told = _told(job.status(), job.processes(), job.failing_part())
+            print(told, file=sys.stderr, flush=True)
             with contextlib.closing(job.open(argv, tty)) as terminal:
                 return _converse(terminal, tty)
 
@@ -63,6 +65,9 @@ class _Here:
 
     def processes(self) -> list[dict[str, Any]]:
         return self._supervisor.processes()
+
+    def failing_part(self) -> str:
+        return failing_part(self._supervisor.folder)
 
     def open(self, argv: list[str], tty: bool) -> Terminal:
         columns, rows = shutil.get_terminal_size()
@@ -82,6 +87,9 @@ class _There:
     def processes(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._remote.call("processes")
         return found
+
+    def failing_part(self) -> str:
+        return str(self._remote.call("failing_part"))
 
     def open(self, argv: list[str], tty: bool) -> Terminal:
         columns, rows = shutil.get_terminal_size()
@@ -133,13 +141,15 @@ def _reach(journal: Journal, record: Record) -> Iterator[_Here | _There]:
         remote.close()
 
 
-def _told(status: Status, processes: list[dict[str, Any]]) -> str:
+def _told(status: Status, processes: list[dict[str, Any]], failing: str) -> str:
     lines = [
         f"{status.state}" + (f": {status.cause}" if status.cause else ""),
         f"start {status.start} of attempt {status.attempt}: {' '.join(status.command)}",
     ]
     if status.last_step:
         lines.append(f"last finished step: {status.last_step}")
+    if failing:
+        lines.append(failing)
     if status.container:
         lines.append(f"container {status.container}")
     if status.frozen:
