@@ -86,12 +86,12 @@ class FragmentQueue:
         self._reserved: _Reserved | None = None
         needs = [shape.kind.need for shape in self._shapes]
         self._needs = Needs.of(needs)
-        self._may: Mask = np.zeros((len(needs), len(one)), dtype=np.bool_)  # (K, S)
+        self._may: Mask = np.zeros((len(one), len(needs)), dtype=np.bool_)  # (S, K)
         for shape in self._shapes:
-            self._may[shape.place, shape.kind.servers] = True
-            self._may[shape.place, shape.kind.spare] = True
+            self._may[shape.kind.servers, shape.place] = True
+            self._may[shape.kind.spare, shape.place] = True
         # Where each shape fits now, and on how many servers of class two and one; kept up to date.
-        self._fits: Mask = np.zeros_like(self._may)  # (K, S)
+        self._fits: Mask = np.zeros_like(self._may)  # (S, K)
         self._on_two: Integers = np.zeros(len(needs), dtype=np.int64)  # (K,)
         self._on_one: Integers = np.zeros(len(needs), dtype=np.int64)  # (K,)
         # A lower bound of the durations in each line; inf where nobody waits.
@@ -115,10 +115,10 @@ class FragmentQueue:
     def changed(self, servers: Iterable[int]) -> None:
         """These servers have got more room, or less."""
         for server in servers:
-            fits = self._may[:, server] & self._needs.fit_on(self._capacity, server)
+            fits = self._may[server] & self._needs.fit_on(self._capacity, server)
             on = self._on_one if self._one[server] else self._on_two
-            on += fits.astype(np.int64) - self._fits[:, server]
-            self._fits[:, server] = fits
+            on += fits.astype(np.int64) - self._fits[server]
+            self._fits[server] = fits
 
     def start(self, now_s: float, limits: Seconds, ends: Ends) -> Iterator[Start]:
         """Start what can start now, in the order of the queue; each is taken when it is given.
@@ -153,20 +153,20 @@ class FragmentQueue:
         if held is None:
             mask = waits & (self._on_two > 0)
         else:
-            here = self._fits[:, held.server]
+            here = self._fits[held.server]
             mask = waits & ((self._on_two - here > 0) | (here & (until <= held.from_s)))
             mask[held.shape] = True
         backfill = np.flatnonzero(waits & ~mask & (self._on_one > 0))
         if len(backfill):
             one = np.flatnonzero(self._one)
-            in_time = limits[one] >= until[backfill, None]  # (K, S)
-            mask[backfill] = (self._fits[np.ix_(backfill, one)] & in_time).any(axis=1)
+            in_time = limits[one, None] >= until[backfill]  # (S, K)
+            mask[backfill] = (self._fits[np.ix_(one, backfill)] & in_time).any(axis=0)
         return np.flatnonzero(mask)
 
     def _try(self, shape: Shape, now_s: float, limits: Seconds) -> Start | None:
         """Start the first job of a shape that may run somewhere now: class two, then backfill."""
         need = shape.kind.need
-        fitting = np.flatnonzero(self._fits[shape.place])
+        fitting = np.flatnonzero(self._fits[:, shape.place])
         for backfill in (False, True):
             fits = fitting[self._one[fitting] == backfill]
             if not len(fits):
@@ -219,7 +219,7 @@ class FragmentQueue:
             return
         server, self._reserved = self._reserved.server, None
         opened = {place for _, place in lines}
-        for place in np.flatnonzero(self._fits[:, server]).tolist():
+        for place in np.flatnonzero(self._fits[server]).tolist():
             if self._shapes[place].line and place not in opened:
                 heapq.heappush(lines, (self._shapes[place].line[0][0], place))
 
@@ -238,7 +238,7 @@ class FragmentQueue:
 
     def _earliest(self, key: Key, shape: Shape, ends: Ends) -> _Reserved | None:
         """Where and when there is room for a job first, if nothing else is started."""
-        need, may = shape.kind.need, self._may[shape.place]
+        need, may = shape.kind.need, self._may[:, shape.place]
         room: dict[int, Room] = {}
         for end_s, _, server, placement in ends:
             if math.isinf(end_s):

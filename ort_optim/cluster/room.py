@@ -14,16 +14,18 @@ from ort_optim.cluster.plan import Placement
 
 @dataclass(frozen=True)
 class Needs:
-    """What K fragments need, as arrays.
+    """What K fragments need, as arrays; U of them differ in what they need of devices.
 
     Attributes:
         milli_cpus, memory: (K,)
-        share, gpu_memory: (K,) of each device.
-        devices: (K,) how many.
+        own: (K,) which row of the following each one has.
+        share, gpu_memory: (U,) of each device.
+        devices: (U,) how many.
     """
 
     milli_cpus: Integers
     memory: Integers
+    own: Integers
     share: Integers
     gpu_memory: Integers
     devices: Integers
@@ -31,26 +33,28 @@ class Needs:
     @staticmethod
     def of(needs: Sequence[Resources]) -> Needs:
         """The needs in their order."""
-        rows = [
-            (
-                need.milli_cpus,
-                need.memory,
-                min(need.milli_gpus, WHOLE),
-                need.gpu_memory,
-                max(1, need.whole_devices) if need.milli_gpus else 0,
-            )
-            for need in needs
-        ]
-        return Needs(*np.array(rows, dtype=np.int64).reshape(len(rows), 5).T.copy())
+        of_devices: dict[tuple[int, int, int], int] = {}
+        own = []
+        for need in needs:
+            count = max(1, need.whole_devices) if need.milli_gpus else 0
+            row = min(need.milli_gpus, WHOLE), need.gpu_memory, count
+            own.append(of_devices.setdefault(row, len(of_devices)))
+        return Needs(
+            np.array([need.milli_cpus for need in needs], dtype=np.int64),
+            np.array([need.memory for need in needs], dtype=np.int64),
+            np.array(own, dtype=np.int64),
+            *np.array(list(of_devices), dtype=np.int64).reshape(-1, 3).T,
+        )
 
     def fit_on(self, capacity: Capacity, server: int) -> Mask:
         """(K,) which of them fit on a server now."""
         milli, memory = capacity.device_milli[server], capacity.device_memory[server]  # (D,)
-        usable = (self.share[:, None] <= milli) & (self.gpu_memory[:, None] <= memory)  # (K, D)
+        usable = (self.share[:, None] <= milli) & (self.gpu_memory[:, None] <= memory)  # (U, D)
+        enough = usable.sum(axis=1) >= self.devices  # (U,)
         mask: Mask = (
             (self.milli_cpus <= capacity.milli_cpus[server])
             & (self.memory <= capacity.memory[server])
-            & (usable.sum(axis=1) >= self.devices)
+            & enough[self.own]
         )
         return mask
 
