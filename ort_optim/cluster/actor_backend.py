@@ -260,12 +260,12 @@ class ActorBackend:
         self._tell(call.slot)
 
     def _know(self, slot: Slot, process: Process, status: Status, *, watch: bool = True) -> None:
-        process.status = status
+        process.learn(status)
         if status.state is State.LOST:
             self._lose(slot, process, status.cause)
             return
         if not process.over and watch:
-            reference = process.actor.watch.remote(status, WATCH_S)
+            reference = process.actor.watch.remote(process.status, WATCH_S)
             self._calls[reference] = Call(slot, process, process.generation, "watch")
         if slot.known:
             waiting, slot.waiting = slot.waiting, []

@@ -33,6 +33,12 @@ class Process:
     status: Status | None = None
     lost: str = ""
 
+    def learn(self, status: Status) -> None:
+        """Take a status in, unless a newer one came first: calls overtake each other."""
+        known = self.status
+        if known is None or (status.start, status.since_s) >= (known.start, known.since_s):
+            self.status = status
+
     @property
     def over(self) -> bool:
         """No more news will come of it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -99,6 +100,20 @@ def test_a_fault_is_held_and_restarted_by_an_order(bench):
     assert not answer.refused  # nothing was held, so there was nothing to do
     assert answer.status.start == 2
     assert bench.order("x", OrderKind.CANCEL).status.state is State.CANCELLED
+
+
+def test_an_answer_that_comes_late_does_not_bring_an_old_state_back(bench):
+    bench.backend.start(shell("x", "exit 1"), at("a"), 1)
+    held = bench.until_state("x", State.HELD).status
+    slot = bench.backend._slots["x"]
+    (process,) = slot.processes
+    done = replace(held, state=State.DONE, cause="", start=2, since_s=held.since_s + 2)
+    bench.backend._know(slot, process, done)
+    runs = replace(done, state=State.RUNNING, since_s=held.since_s + 1)
+    bench.backend._know(slot, process, runs, watch=False)
+    bench.backend._know(slot, process, held, watch=False)
+    told = [news.status.state for news in bench.backend.poll(0.0) if news.status is not None]
+    assert told == [State.DONE]
 
 
 def test_released_jobs_leave_an_archive_where_it_was_wanted(bench):

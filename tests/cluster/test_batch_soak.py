@@ -24,7 +24,7 @@ FAULTS = {  # what the job does -> the cause it is held with
     "exit 2": "bad option or input",
     "exit 3": "verification failed",
     "kill -9 $$": "signal SIGKILL",
-    "python3 -c 'x = bytearray(256 << 20); import time; time.sleep(60)'": "memory limit",
+    "python3 -c 'x = bytes(range(256)) * (1 << 20); import time; time.sleep(60)'": "memory limit",
     "sleep 60": "no progress",
 }
 MODELS = 20
@@ -54,7 +54,7 @@ def faulty(index: int) -> Job:
         f"faulty{index}",
         command=("sh", "-c", script),
         resources=Resources(milli_cpus=200, memory=64 << 20),
-        timeout_s=1.5,
+        timeout_s=5.0 if fault == "sleep 60" else 60.0,
     )
 
 
