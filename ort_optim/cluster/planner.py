@@ -42,7 +42,7 @@ from ort_optim.errors import InputError
 
 MOST_NEEDS = 1000
 """Distinct needs up to which the room of each is worth its time: 8,000 jobs of 800 distinct needs
-are planned on 1,213 servers in 7 s, and in minutes if all needs are distinct."""
+are planned on 1,213 servers in 7 s; if all needs are distinct, it would take minutes."""
 
 
 @dataclass(frozen=True)
