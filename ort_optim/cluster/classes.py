@@ -36,7 +36,7 @@ class Split:
     Attributes:
         one: (S,)
         reason: Why the `auto` ones among them are; empty where there are no such servers.
-        widest: (S,) what class one could have been: no job that fails for this is to be helped.
+        widest: (S,) what class one could have been at the most.
     """
 
     one: Mask
