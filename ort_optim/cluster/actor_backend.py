@@ -366,7 +366,9 @@ class ActorBackend:
             archive = None  # into the folder there; it comes with the rest
         elif archive is not None and process.rank:
             archive = archive.with_name(f"{process.rank}-{archive.name}")
-        reference = process.actor.order.remote(replace(order, archive=archive))
+        start = order.start if len(slot.processes) == 1 else 0  # a gang's is a sum
+        order = replace(order, archive=archive, start=start)
+        reference = process.actor.order.remote(order)
         self._calls[reference] = Call(slot, process, process.generation, "order", pending)
 
     def _answered(self, call: Call, refused: str) -> None:

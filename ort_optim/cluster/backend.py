@@ -37,13 +37,18 @@ class OrderKind(StrEnum):
 
 @dataclass(frozen=True)
 class Order:
-    """What a keeper shall do. `number` comes back in the news of it; 0 wants none."""
+    """What a keeper shall do. `number` comes back in the news of it; 0 wants none.
+
+    A restart is for a job that was started `start` times so far, and counts as obeyed when it was
+    started since: an order that is repeated after a crash does nothing twice. 0: however often.
+    """
 
     number: int
     job: str
     kind: OrderKind
     patch: Patch = field(default_factory=Patch)
     archive: Path | None = None
+    start: int = 0
 
 
 @dataclass(frozen=True)

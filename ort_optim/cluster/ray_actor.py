@@ -113,6 +113,9 @@ class JobActor:
             if order.kind is OrderKind.PATCH:
                 supervisor.patch(order.patch)
             elif order.kind is OrderKind.RESTART:
+                status = supervisor.status()
+                if order.start and status.start > order.start:
+                    return status, ""
                 return supervisor.restart(order.patch or None), ""
             elif order.kind is OrderKind.CONTINUE:
                 return supervisor.resume(), ""

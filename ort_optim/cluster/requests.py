@@ -38,6 +38,7 @@ def carry_out(driver: Driver, request: Request) -> None:
                 kind,
                 patch=Patch.from_dict(patch) if patch else Patch(),
                 archive=driver.archive_of(record),
+                start=int(request.body.get("start", 0)),
             )
         )
 

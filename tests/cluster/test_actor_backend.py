@@ -102,6 +102,18 @@ def test_a_fault_is_held_and_restarted_by_an_order(bench):
     assert bench.order("x", OrderKind.CANCEL).status.state is State.CANCELLED
 
 
+def test_a_restart_that_is_ordered_again_after_a_crash_happens_once(bench):
+    bench.backend.start(shell("x", "echo ran >> times; exit 1"), at("a"), 1)
+    bench.until_state("x", State.HELD)
+    for _ in range(3):
+        answer = bench.order("x", OrderKind.RESTART, start=1)
+        assert (answer.refused, answer.status.start) == ("", 2)
+        bench.again()
+        bench.backend.attach(shell("x", ""), at("a"), 1)
+        bench.until_state("x", State.HELD)
+    assert (bench.state / "jobs" / "x" / "work" / "times").read_text() == "ran\n" * 2
+
+
 def test_an_answer_that_comes_late_does_not_bring_an_old_state_back(bench):
     bench.backend.start(shell("x", "exit 1"), at("a"), 1)
     held = bench.until_state("x", State.HELD).status

@@ -71,7 +71,8 @@ def test_two_hundred_faults_are_all_in_the_journal_and_all_repaired(run):
             key = (record.id, record.starts)
             if record.state is State.HELD and key not in asked:
                 patch = Patch(env={"REPAIRED": "yes"} if record.starts >= FAULTS_EACH else {})
-                asked[key] = run.journal.ask(record.id, "restart", {"patch": patch.to_dict()})
+                body = {"patch": patch.to_dict(), "start": record.starts}
+                asked[key] = run.journal.ask(record.id, "restart", body)
         if upsets and len(asked) >= min(upsets):
             upset(run, upsets.pop(min(upsets)))
         return len(run.journal.records(State.DONE)) == JOBS

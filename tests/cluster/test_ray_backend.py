@@ -17,10 +17,12 @@ from ort_optim.cluster.servers import Cluster, Server
 from ort_optim.cluster.state_file import read_state
 from ort_optim.cluster.states import State
 from ort_optim.cluster.status import Patch
+from ort_optim.cluster.tokens import make_token
 from ort_optim.cluster.work_folder import WorkFolder
 from ort_optim.errors import InputError
 from tests.cluster.ray_cluster import add_node, four_nodes
 from tests.cluster.ray_run import Run
+from tests.toolbox import ROOT
 
 pytest.importorskip("ray")
 from ort_optim.cluster.ray_backend import RemoteJob, connect
@@ -190,30 +192,33 @@ def test_a_new_driver_finds_what_runs_and_what_ended_meanwhile(run):
     assert all(record.attempt == 1 for record in run.journal.records())
 
 
-def test_debug_and_logs_reach_a_job_through_ray(run):
-    run.submit(shell("bad", "echo here; exit 1"))
+def test_debug_reaches_a_job_on_another_server_through_ray(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    job = shell("bad", "echo trace | tee here; exit 1")
+    run.journal.submit([job], {"bad": "ann"}, {"ann": make_token("ann")})
     run.begin()
     run.until_state("bad", State.HELD)
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from ort_optim.cluster.ray_backend import RemoteJob\n"
-        "job = RemoteJob(sys.argv[1], Path(sys.argv[2]), 'bad', 1)\n"
-        "print(job.call('log', 5))\n"
-        "number, reason = job.call('debug_open', ['cat'], False, 24, 80, '')\n"
-        "job.call('debug_send', number, b'hello'); job.call('debug_send', number, b'')\n"
-        "while (got := job.call('debug_receive', number, 5.0))[0] != 'exit': print(got)\n"
-        "print(got)\n"
-    )
+    script = "cat here - >&2; echo $ORT_OPTIM_JOB; exit 7"
+    command = ["batch", "debug", "--state", str(run.state), "bad", "--", "sh", "-c", script]
     told = subprocess.run(
-        [sys.executable, "-c", script, run.address, str(run.state)],
+        [
+            sys.executable,
+            "-m",
+            "ort_optim",
+            *command,
+            "cat here - >&2; echo $ORT_OPTIM_JOB; exit 7",
+        ],
+        input="typed\n",
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
+        cwd=ROOT,
     )
-    assert "here" in told.stdout, told.stderr
-    assert "('out', b'hello')" in told.stdout
-    assert "('exit', b'0')" in told.stdout
+    assert told.returncode == 7, told.stderr
+    assert told.stdout == "bad\n"
+    assert "HELD: exit 1" in told.stderr
+    assert told.stderr.endswith("trace\ntyped\n")
 
 
 def test_a_job_that_nobody_drives_is_told_as_such(run):

@@ -27,9 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     with open_journal(args) as journal:
-        patch = patch_of(args, owned(journal, args.job))
+        record = owned(journal, args.job)
+        patch = patch_of(args, record)
     if not args.thaw:
-        return ask(args, "restart", {"patch": patch.to_dict()})
+        return ask(args, "restart", {"patch": patch.to_dict(), "start": record.starts})
     if patch:
         raise InputError("--continue goes on with what is in memory: it takes no patch")
     return ask(args, "continue")
