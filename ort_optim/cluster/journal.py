@@ -256,7 +256,7 @@ class Journal:
     def take_lease(self) -> Lease | None:
         """Become the one submitter; the other's lease where there is one alive.
 
-        The address is that of the one before until `beat` says another.
+        Where jobs run is as with the one before until `beat` says otherwise.
         """
         me = psutil.Process()
         with self._transaction() as connection:
@@ -266,7 +266,8 @@ class Journal:
             self._nonce = secrets.token_hex(16)
             connection.execute(
                 "INSERT OR REPLACE INTO lease VALUES "
-                "(1, ?, ?, ?, ?, ?, coalesce((SELECT address FROM lease), ''))",
+                "(1, ?, ?, ?, ?, ?, coalesce((SELECT address FROM lease), ''), "
+                "coalesce((SELECT transfer FROM lease), 0))",
                 (
                     self._nonce,
                     me.pid,
@@ -277,12 +278,16 @@ class Journal:
             )
         return None
 
-    def beat(self, address: str | None = None) -> None:
-        """Tell that this submitter lives. Raises LeaseLostError when it is not the one any more."""
+    def beat(self, address: str | None = None, *, transfer: bool | None = None) -> None:
+        """Tell that this submitter lives, and what has changed of where its jobs are.
+
+        Raises LeaseLostError when it is not the submitter any more.
+        """
         with self._transaction() as connection:
             changed = connection.execute(
-                "UPDATE lease SET beat_s = ?, address = coalesce(?, address) WHERE nonce = ?",
-                (self._clock(), address, self._nonce),
+                "UPDATE lease SET beat_s = ?, address = coalesce(?, address), "
+                "transfer = coalesce(?, transfer) WHERE nonce = ?",
+                (self._clock(), address, transfer, self._nonce),
             ).rowcount
         if not changed:
             raise LeaseLostError("another submitter has taken these jobs over: this one stops")

@@ -68,7 +68,8 @@ SCHEMA = (
         pid_started_s REAL NOT NULL,
         host TEXT NOT NULL,
         beat_s REAL NOT NULL,
-        address TEXT NOT NULL
+        address TEXT NOT NULL,
+        transfer INTEGER NOT NULL
     ) STRICT""",
 )
 

@@ -78,4 +78,11 @@ def request_of(row: sqlite3.Row) -> Request:
 
 
 def lease_of(row: sqlite3.Row) -> Lease:
-    return Lease(row["pid"], row["pid_started_s"], row["host"], row["beat_s"], row["address"])
+    return Lease(
+        row["pid"],
+        row["pid_started_s"],
+        row["host"],
+        row["beat_s"],
+        row["address"],
+        bool(row["transfer"]),
+    )

@@ -113,3 +113,4 @@ class Lease:
     host: str
     beat_s: float
     address: str  # of the Ray cluster, for `debug` from elsewhere
+    transfer: bool  # the jobs' folders are on their servers, not in the state folder

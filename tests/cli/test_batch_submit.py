@@ -252,9 +252,9 @@ def test_interrupted_on_a_cluster_jobs_go_on_and_are_found_again(desk, capsys):
     assert desk.record("x").state is State.RUNNING
     with Journal.open(desk.state) as journal:
         assert journal.lease() is None
-    code = desk.submit()
-    assert code == 2  # not where they run
-    assert "submit that way" in capsys.readouterr().err
+    for words in ([], ["--address", "head:6379", "--transfer"]):  # not where, or how, they run
+        assert desk.submit(*words) == 2
+        assert "submit that way" in capsys.readouterr().err
     (desk.state / "jobs/x/work/go").touch()
     assert desk.submit("--address", "head:6379") == 0
     assert (desk.state / "jobs/x/work/times").read_text() == "ran\n"

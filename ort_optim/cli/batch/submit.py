@@ -157,7 +157,7 @@ def _submit_and_run(
             _tell(told, journal, console)
         if backend is None:
             return 0
-        journal.beat(backend.address)
+        journal.beat(backend.address, transfer=args.transfer)
         ask = functools.partial(plan, policy=policy_of(args))
         limits = Limits(held_share=args.held_share, hold=not args.no_hold)
         with Board(console, quiet=args.quiet) as board, _signals() as signals:
@@ -181,18 +181,21 @@ def _check_owners(journal: Journal, jobs: Sequence[Job]) -> None:
 
 
 def _check_same_place(args: argparse.Namespace, journal: Journal) -> None:
-    """Jobs that run on this machine alone can't be found from a cluster, nor the reverse."""
+    """Jobs that run are found only where, and how, they were started."""
     last = journal.last_lease()  # with the address of the submitter before this one
     running = journal.records(*OCCUPYING)
     if last is None or not last.address or not running:
         return
     was_local = last.address == LOCAL
     if was_local != (args.address == LOCAL):
-        where = "--address local" if was_local else "the --address of their cluster"
-        raise InputError(
-            f"{running[0].id} is {running[0].state} in a run with {where}: submit that way, or "
-            "cancel it"
-        )
+        way = "--address local" if was_local else "the --address of their cluster"
+    elif last.transfer != args.transfer:
+        way = "--transfer" if last.transfer else "no --transfer"
+    else:
+        return
+    raise InputError(
+        f"{running[0].id} is {running[0].state} in a run with {way}: submit that way, or cancel it"
+    )
 
 
 def _unfinished(journal: Journal, jobs: Sequence[Job], *, again: bool) -> list[Job]:
