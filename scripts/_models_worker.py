@@ -51,6 +51,13 @@ def open_plain(path: str, threads: int) -> ort.InferenceSession:
     return ort.InferenceSession(path, options_for(threads), PROVIDERS)
 
 
+def open_unoptimized(path: str, threads: int) -> ort.InferenceSession:
+    """A session of ONNX Runtime that optimizes nothing."""
+    options = options_for(threads)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(path, options, PROVIDERS)
+
+
 def open_ours(path: str, threads: int) -> ort.InferenceSession:
     """A session with our library."""
     ours = importlib.import_module(SESSION_MODULE)
@@ -122,8 +129,9 @@ def pair(job: dict[str, Any]) -> dict[str, Any]:
     a: Run = lambda: sessions["a"].run(None, feeds)  # noqa: E731
     b: Run = lambda: sessions["b"].run(None, kept)  # noqa: E731
     far = distance(a(), b())
+    own = distance(a(), open_unoptimized(job["a"], job["threads"]).run(None, feeds))["max_rel"]
     regions = region_count(sessions["b"])
-    return {"status": "timed", "regions": regions, **far, **in_turn(a, b, job)}
+    return {"status": "timed", "regions": regions, "own_rel": own, **far, **in_turn(a, b, job)}
 
 
 def rival(job: dict[str, Any]) -> dict[str, Any]:
