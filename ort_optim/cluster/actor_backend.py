@@ -1,7 +1,6 @@
 """Jobs as actors on a cluster: each process of a job has one, and it drives the keeper there.
 
-    ActorBackend        a `Backend` over what `Door` says a cluster can do
-    Door                groups, actors, calls: Ray, or what tests put in its place
+`ActorBackend` is a `Backend` over what `Door` says a cluster can do.
 
 Which node and which devices a job gets is our planner's choice: groups are pinned by node, the
 devices go to the job by its environment. So that Ray's count of GPUs can't disagree with the plan,
@@ -40,6 +39,7 @@ ROOM_S = 20.0  # Ray has so long to make room where we know there is some
 WATCH_S = 20.0
 AGAIN_S = 0.5
 NODES_S = 0.5
+SUSPECT_S = 10.0
 
 
 class ActorBackend:
@@ -66,13 +66,16 @@ class ActorBackend:
         self._again: list[Again] = []
         self._shared: dict[tuple[str, int], tuple[Any, set[str]]] = {}
         self._news: list[News] = []
+        self._suspect: dict[str, float] = {}  # servers that get nothing new until then
         self._nodes: dict[str, Node] = {}
         self._nodes_s = 0.0
         if wanted is not None:
             check_wanted(self._alive(), wanted)
 
     def cluster(self) -> Cluster:
-        return servers_of(self._alive(), self._wanted)
+        found = servers_of(self._alive(), self._wanted).servers
+        now_s = time.monotonic()
+        return Cluster(tuple(each for each in found if self._suspect.get(each.name, 0.0) <= now_s))
 
     def start(self, job: Job, placements: tuple[Placement, ...], attempt: int) -> None:
         self._begin(job, placements, attempt, "start")
@@ -328,6 +331,8 @@ class ActorBackend:
 
     def _lose(self, slot: Slot, process: Process, reason: str) -> None:
         process.lost = reason or "its keeper is gone"
+        if self.outlives:  # keepers end with their node, which Ray may still believe alive
+            self._suspect[process.placement.server] = time.monotonic() + SUSPECT_S
         for other in ray_slots.targets(slot, held_only=False):
             cancel = Pending(Order(0, slot.job.id, OrderKind.CANCEL), 1)
             self._ask(slot, other, cancel)

@@ -244,6 +244,7 @@ class Driver:
     def _lose(self, record: Record, reason: str) -> None:
         self.backend.forget(record.id)
         self.move(record.id, State.LOST, reason)
+        self._look_at_servers()
         self._requeue(self.records[record.id])
 
     def _requeue(self, record: Record) -> None:
