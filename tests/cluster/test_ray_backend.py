@@ -171,6 +171,7 @@ def test_a_killed_keeper_is_a_lost_job_and_the_next_attempt(run):
     ]
 
 
+@pytest.mark.slow
 def test_a_new_driver_finds_what_runs_and_what_ended_meanwhile(run):
     run.submit(
         shell("runs", "echo begun; while ! test -e go; do sleep 0.1; done"),
@@ -247,6 +248,7 @@ def test_a_dead_server_is_a_lost_job_which_runs_elsewhere(cluster, tmp_path):
         run.close()
 
 
+@pytest.mark.slow
 def test_models_and_outputs_go_through_the_object_store(run, own_models, tmp_path):
     run.options["transfer"] = True
     output = tmp_path / "out" / "kws.onnx"
