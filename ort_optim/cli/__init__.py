@@ -26,7 +26,6 @@ COMMANDS = {
         "write the plain model: calls of ort_optim's functions become the nodes they stand for"
     ),
     "batch": "convert many models on a cluster; hold, debug and restart what fails",
-    "batch": "convert many models on a cluster; hold, debug and restart what fails",
 }
 
 FAULT_OF_OURS = 1
