@@ -14,10 +14,10 @@ from pathlib import Path
 
 from _openb import Pod, read_cluster, read_pods
 
-from ort_optim.cluster.capacity import Inventory
 from ort_optim.cluster.jobs import Job
-from ort_optim.cluster.planner import plan
-from ort_optim.cluster.scoring import room_chooser
+from ort_optim.cluster.placement.capacity import Inventory
+from ort_optim.cluster.placement.planner import plan
+from ort_optim.cluster.placement.scoring import room_chooser
 from ort_optim.cluster.servers import Cluster
 
 HOUR_S = 3600.0

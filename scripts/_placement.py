@@ -17,18 +17,18 @@ from pathlib import Path
 import numpy as np
 from _openb import arrivals, read_cluster, read_pods
 
-from ort_optim.cluster.capacity import Capacity, Chooser, Integers, Inventory
-from ort_optim.cluster.fragmentation import Mix, States, fragments
 from ort_optim.cluster.jobs import Resources
-from ort_optim.cluster.offline import pack
-from ort_optim.cluster.plan import Placement
-from ort_optim.cluster.scoring import (
+from ort_optim.cluster.placement.capacity import Capacity, Chooser, Integers, Inventory
+from ort_optim.cluster.placement.fragmentation import Mix, States, fragments
+from ort_optim.cluster.placement.offline import pack
+from ort_optim.cluster.placement.scoring import (
     BestFitLoss,
     FragmentationLoss,
     RandomChooser,
     Scorer,
     room_chooser,
 )
+from ort_optim.cluster.plan import Placement
 
 TYPICAL = 0.95
 """The published typical jobs: the most frequent ones that make up this part of the list."""

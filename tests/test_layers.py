@@ -48,6 +48,7 @@ DOORS = {
     "onnxruntime_extensions": ("runtime/reference.py",),
     "onnx_graphsurgeon": ("graph/view.py",),
     "llvmlite.binding": ("compiler/llvm.py",),
+    "ray": ("cluster/ray/ray_backend.py",),
 }
 """The only places that import a library, or a module of it."""
 

@@ -27,6 +27,10 @@ def commands() -> list[str]:
     return [line for line in stripped if line.startswith("python -m ort_optim")]
 
 
+BATCH = [command for command in commands() if " batch " in command]
+OTHERS = [command for command in commands() if " batch " not in command]
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the README speaks of."""
@@ -46,9 +50,21 @@ def run(arguments: list[str], folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", OTHERS)
 def test_every_command_runs(command: str, place: Path) -> None:
     assert run(shlex.split(command)[1:], place).strip()
+
+
+def test_the_batch_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    shutil.copytree(ROOT / "models", tmp_path / "models")
+    text = next(block for block in blocks("yaml") if block.startswith("# jobs.yaml"))
+    (tmp_path / "jobs.yaml").write_text(text)
+    printed = [run(shlex.split(command)[1:], tmp_path) for command in BATCH]
+    assert "3 done" in printed[1]
+    assert "loops" in printed[2]
+    assert (tmp_path / "converted" / "unet.onnx").is_file()
+    assert "mobilenet" in (tmp_path / "gains.md").read_text()
 
 
 @pytest.mark.parametrize("code", blocks("python"))

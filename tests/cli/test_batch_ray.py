@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ort_optim.cluster.journal import Journal
 from ort_optim.cluster.states import State
+from ort_optim.cluster.submitting.journal import Journal
 from tests.toolbox import ROOT
 
 pytest.importorskip("ray")

@@ -14,11 +14,11 @@ import pytest
 
 from ort_optim.cli import main
 from ort_optim.cli.batch import submit as submit_module
-from ort_optim.cluster.actor_backend import ActorBackend
-from ort_optim.cluster.journal import Journal
+from ort_optim.cluster.keeping.supervisor import Supervisor
+from ort_optim.cluster.ray.actor_backend import ActorBackend
 from ort_optim.cluster.states import OVER, State
-from ort_optim.cluster.supervisor import Supervisor
-from ort_optim.cluster.tokens import token_file
+from ort_optim.cluster.submitting.journal import Journal
+from ort_optim.cluster.submitting.tokens import token_file
 from tests.cluster.thread_door import ThreadDoor
 
 WAIT_S = 30.0

@@ -12,14 +12,14 @@ from typing import Any
 import psutil
 import pytest
 
-from ort_optim.cluster import processes
-from ort_optim.cluster.control import Client
 from ort_optim.cluster.jobs import Job
+from ort_optim.cluster.keeping import processes
+from ort_optim.cluster.keeping.control import Client
+from ort_optim.cluster.keeping.state_file import read_state
+from ort_optim.cluster.keeping.status import Status
+from ort_optim.cluster.keeping.supervisor import Supervisor
+from ort_optim.cluster.keeping.work_folder import WorkFolder
 from ort_optim.cluster.plan import Placement
-from ort_optim.cluster.state_file import read_state
-from ort_optim.cluster.status import Status
-from ort_optim.cluster.supervisor import Supervisor
-from ort_optim.cluster.work_folder import WorkFolder
 from ort_optim.errors import OrtOptimError
 
 PATIENCE_S = 60.0

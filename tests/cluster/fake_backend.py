@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ort_optim.cluster.backend import Gone, News, Order, OrderKind
 from ort_optim.cluster.jobs import Job
+from ort_optim.cluster.keeping.status import Status
 from ort_optim.cluster.plan import Placement, Plan, Planned, Refused
 from ort_optim.cluster.servers import Cluster, Server
 from ort_optim.cluster.states import State
-from ort_optim.cluster.status import Status
+from ort_optim.cluster.submitting.backend import Gone, News, Order, OrderKind
 
 
 def cluster(*names: str, cpus: int = 2) -> Cluster:

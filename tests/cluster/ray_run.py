@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ort_optim.cluster.driver import Driver, Limits
 from ort_optim.cluster.jobs import Job
-from ort_optim.cluster.journal import Journal
-from ort_optim.cluster.planner import Policy, plan
-from ort_optim.cluster.ray_backend import connect
+from ort_optim.cluster.placement.planner import Policy, plan
+from ort_optim.cluster.ray.ray_backend import connect
 from ort_optim.cluster.states import OVER, State
-from ort_optim.cluster.turns import Planner
+from ort_optim.cluster.submitting.driver import Driver, Limits
+from ort_optim.cluster.submitting.journal import Journal
+from ort_optim.cluster.submitting.turns import Planner
 
 WAIT_S = 60.0
 

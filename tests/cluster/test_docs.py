@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ort_optim.cli.batch.job_file import load_jobs
 from ort_optim.cluster.jobs import FIELDS
-from ort_optim.cluster.planner import plan
+from ort_optim.cluster.placement.planner import plan
 from ort_optim.cluster.servers import read_cluster
 from tests.cluster.shorthand import servers_of, starts
 from tests.toolbox import ROOT

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ort_optim.cluster.placement.planner import plan
 from ort_optim.cluster.plan import Plan, Planned, plan_from_json, plan_to_json, write_plan
-from ort_optim.cluster.planner import plan
 from ort_optim.errors import InputError
 from tests.cluster.instances import random_cluster, random_jobs
 

@@ -17,7 +17,7 @@ from concurrent.futures import (
 )
 from typing import Any
 
-from ort_optim.cluster.door import LOCAL, Died, Raised
+from ort_optim.cluster.ray.door import LOCAL, Died, Raised
 
 
 class _Method:

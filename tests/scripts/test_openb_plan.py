@@ -9,7 +9,7 @@ import pytest
 from _openb import read_cluster, read_pods
 
 from ort_optim.cluster.jobs import Job
-from ort_optim.cluster.planner import Policy, plan
+from ort_optim.cluster.placement.planner import Policy, plan
 from ort_optim.cluster.servers import Cluster
 from tests.cluster.checker import faults
 from tests.toolbox import ROOT

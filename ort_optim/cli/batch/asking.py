@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ort_optim.cli.batch.state_folder import open_journal
-from ort_optim.cluster.journal import Journal
 from ort_optim.cluster.states import Record
-from ort_optim.cluster.tokens import may_act
+from ort_optim.cluster.submitting.journal import Journal
+from ort_optim.cluster.submitting.tokens import may_act
 from ort_optim.errors import InputError
 
 ANSWER_S = 120.0

@@ -14,14 +14,14 @@ from typing import Any
 
 from ort_optim.cli.batch.asking import owned
 from ort_optim.cli.batch.state_folder import add_state_argument, open_journal, without_separator
-from ort_optim.cluster.debug_session import Stream, Terminal
-from ort_optim.cluster.door import LOCAL
-from ort_optim.cluster.failing_part import failing_part
-from ort_optim.cluster.gang import folder_of
-from ort_optim.cluster.journal import Journal
+from ort_optim.cluster.keeping.debug_session import Stream, Terminal
+from ort_optim.cluster.keeping.status import Status
+from ort_optim.cluster.keeping.supervisor import Supervisor
+from ort_optim.cluster.ray.door import LOCAL
 from ort_optim.cluster.states import OCCUPYING, Record
-from ort_optim.cluster.status import Status
-from ort_optim.cluster.supervisor import Supervisor
+from ort_optim.cluster.submitting.failing_part import failing_part
+from ort_optim.cluster.submitting.gang import folder_of
+from ort_optim.cluster.submitting.journal import Journal
 from ort_optim.errors import InputError
 
 NAME = "debug"
@@ -132,7 +132,7 @@ def _reach(journal: Journal, record: Record) -> Iterator[_Here | _There]:
     if last is None or last.address == LOCAL:
         yield _Here(Supervisor(folder_of(journal.folder, record.id, 0)))
         return
-    from ort_optim.cluster.ray_backend import RemoteJob
+    from ort_optim.cluster.ray.ray_backend import RemoteJob
 
     remote = RemoteJob(last.address, journal.folder, record.id, record.attempt)
     try:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from ort_optim.cli.shape_argument import parse_shapes
 from ort_optim.cluster.jobs import JobFile, read_jobs
-from ort_optim.cluster.spec import option_arguments
+from ort_optim.cluster.keeping.spec import option_arguments
 from ort_optim.errors import InputError
 
 OURS = {

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ort_optim.cli.argument_types import positive_int
 from ort_optim.cli.batch.state_folder import add_state_argument, open_journal
-from ort_optim.cluster.door import LOCAL
-from ort_optim.cluster.gang import folder_of
-from ort_optim.cluster.journal import Journal
+from ort_optim.cluster.ray.door import LOCAL
 from ort_optim.cluster.states import OCCUPYING, OVER, Record
+from ort_optim.cluster.submitting.gang import folder_of
+from ort_optim.cluster.submitting.journal import Journal
 from ort_optim.errors import InputError
 
 NAME = "logs"
@@ -70,7 +70,7 @@ def _from_elsewhere(journal: Journal, record: Record, lines: int) -> int:
     lease = journal.lease()
     if record.state not in OCCUPYING or lease is None or lease.address == LOCAL:
         raise InputError(f"{record.id} is {record.state}, and has no log here")
-    from ort_optim.cluster.ray_backend import RemoteJob
+    from ort_optim.cluster.ray.ray_backend import RemoteJob
 
     remote = RemoteJob(lease.address, journal.folder, record.id, record.attempt)
     try:

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ort_optim.cli.batch.job_file import check_options
+from ort_optim.cluster.keeping.status import Patch, PatchFile
 from ort_optim.cluster.states import Record
-from ort_optim.cluster.status import Patch, PatchFile
 from ort_optim.errors import InputError
 
 

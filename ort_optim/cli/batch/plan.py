@@ -10,8 +10,8 @@ from rich.console import Console
 
 from ort_optim.cli.batch.job_file import load_jobs
 from ort_optim.cli.tables import cell, make_console, make_table
+from ort_optim.cluster.placement.planner import Policy, plan
 from ort_optim.cluster.plan import Placement, Plan, Planned, plan_to_json, write_plan
-from ort_optim.cluster.planner import Policy, plan
 from ort_optim.cluster.servers import read_cluster
 from ort_optim.cluster.units import parse_duration
 from ort_optim.errors import InputError

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from ort_optim.cluster.driver import Driver
 from ort_optim.cluster.states import OVER, Record, State
+from ort_optim.cluster.submitting.driver import Driver
 from ort_optim.report.console import show
 from ort_optim.report.units import printable
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import platformdirs
 
 from ort_optim.cluster.jobs import JobFile
-from ort_optim.cluster.journal import Journal
+from ort_optim.cluster.submitting.journal import Journal
 from ort_optim.errors import InputError
 
 SUFFIX = ".batch"

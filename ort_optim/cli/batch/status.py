@@ -14,8 +14,8 @@ from rich.text import Text
 from ort_optim.cli.batch.state_folder import add_state_argument, open_journal
 from ort_optim.cli.batch.tables import as_dict, status_table
 from ort_optim.cli.tables import make_console
-from ort_optim.cluster.journal import Journal
 from ort_optim.cluster.states import OVER, State
+from ort_optim.cluster.submitting.journal import Journal
 from ort_optim.report.console import show
 from ort_optim.report.units import plural
 

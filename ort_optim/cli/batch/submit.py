@@ -19,19 +19,19 @@ from ort_optim.cli.batch.progress import Board
 from ort_optim.cli.batch.state_folder import default_state, remember
 from ort_optim.cli.batch.summary import check_summary_path
 from ort_optim.cli.batch.tables import print_summary
-from ort_optim.cluster.actor_backend import ActorBackend
-from ort_optim.cluster.door import LOCAL
-from ort_optim.cluster.driver import Driver, Limits
 from ort_optim.cluster.jobs import Job
-from ort_optim.cluster.journal import Journal, Submitted
+from ort_optim.cluster.placement.planner import plan
 from ort_optim.cluster.plan import ServerClass
-from ort_optim.cluster.planner import plan
-from ort_optim.cluster.ray_backend import connect
+from ort_optim.cluster.ray.actor_backend import ActorBackend
+from ort_optim.cluster.ray.door import LOCAL
+from ort_optim.cluster.ray.ray_backend import connect
 from ort_optim.cluster.servers import Cluster, read_cluster
 from ort_optim.cluster.states import OCCUPYING, OVER, Lease, State
-from ort_optim.cluster.summary import rows_of, write_summary
-from ort_optim.cluster.tokens import make_token, may_act, owner_of
-from ort_optim.cluster.turns import Planner
+from ort_optim.cluster.submitting.driver import Driver, Limits
+from ort_optim.cluster.submitting.journal import Journal, Submitted
+from ort_optim.cluster.submitting.summary import rows_of, write_summary
+from ort_optim.cluster.submitting.tokens import make_token, may_act, owner_of
+from ort_optim.cluster.submitting.turns import Planner
 from ort_optim.errors import InputError
 
 NAME = "submit"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ort_optim.cli.batch.state_folder import add_state_argument, open_journal
 from ort_optim.cli.batch.tables import print_summary
-from ort_optim.cluster.summary import rows_of, write_summary
+from ort_optim.cluster.submitting.summary import rows_of, write_summary
 from ort_optim.errors import InputError
 from ort_optim.report.write import check_report_path
 

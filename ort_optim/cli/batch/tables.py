@@ -12,7 +12,7 @@ from rich.text import Text
 from ort_optim.cli.batch.progress import STYLES, place
 from ort_optim.cli.tables import cell, make_console, make_table
 from ort_optim.cluster.states import OVER, Record, State
-from ort_optim.cluster.summary import HEADINGS, Row, headline, seconds_text
+from ort_optim.cluster.submitting.summary import HEADINGS, Row, headline, seconds_text
 from ort_optim.report.console import show
 
 LEFT = ("job", "state", "server", "place", "note", "step")
