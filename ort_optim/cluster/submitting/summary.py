@@ -143,11 +143,12 @@ def _row(record: Record, folder: Path) -> Row:
     except (OrtOptimError, OSError, ValueError) as error:
         return Row(record, note=f"its report can't be read: {error}")
     kept = report.decision.kept
-    before_ms = report.timing.median_original_ms
+    timing = report.tiling.timing if report.tiling.kept else report.timing  # as it will be run
+    before_ms = timing.median_original_ms
     return Row(
         record,
         before_ms=before_ms,
-        after_ms=report.timing.median_result_ms if kept else before_ms,
+        after_ms=timing.median_result_ms if kept else before_ms,
         before_bytes=report.input.size_bytes,
         after_bytes=report.output.size_bytes if kept else report.input.size_bytes,
         note=report.decision.reason,
