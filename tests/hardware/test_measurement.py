@@ -218,7 +218,8 @@ def test_copied_arrays_exceed_the_caches_but_not_the_memory(
     ("name", "own", "expected"),
     [
         ("x86-64-v4", None, "SkylakeX"),
-        ("x86-64-v4", "Haswell", "Haswell"),
+        ("x86-64-v4", "Haswell", "SkylakeX"),
+        ("x86-64-v3", "Haswell", "Haswell"),
         ("x86-64-v3", None, None),
         ("apple-m1", None, None),
     ],
