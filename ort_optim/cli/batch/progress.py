@@ -12,7 +12,7 @@ from rich.text import Text
 from ort_optim.cluster.states import OVER, Record, State
 from ort_optim.cluster.submitting.driver import Driver
 from ort_optim.report.console import show
-from ort_optim.report.units import printable
+from ort_optim.report.units import plural, printable
 
 STYLES = {
     State.DONE: "green",
@@ -30,6 +30,7 @@ class Board:
         self._console = console
         self._quiet = quiet
         self._seen: dict[str, tuple[State, int, int]] = {}
+        self._is_stuck = False
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -59,6 +60,7 @@ class Board:
             if news and not quiet_start and not (first and record.state in OVER):
                 self._tell(record)
         counts = Counter(record.state for record in driver.records.values())
+        self._tell_when_stuck(counts)
         over = sum(counts[state] for state in OVER)
         words = [
             f"{counts[state]} {state.lower()}"
@@ -69,14 +71,30 @@ class Board:
             self._task, description=", ".join(words), completed=over, total=len(driver.records)
         )
 
+    def _tell_when_stuck(self, counts: Counter[State]) -> None:
+        """Once, when nothing runs while held jobs have the room that others wait for."""
+        was_stuck = self._is_stuck
+        held, waiting = counts[State.HELD], counts[State.QUEUED]
+        self._is_stuck = bool(held and waiting) and not counts[State.RUNNING]
+        if self._is_stuck and not was_stuck:
+            self._print(
+                Text(
+                    f"nothing runs: {plural(waiting, 'job')} may have to wait until held ones are "
+                    "restarted or released (`batch release JOB`; `submit --no-hold` holds none)"
+                )
+            )
+
     def _tell(self, record: Record) -> None:
-        if self._quiet:
-            return
         clock = time.strftime("%H:%M:%S", time.localtime(record.since_s))
         line = Text(f"{clock} ")
         line.append(printable(record.id), style="bold")
         line.append(f" {record.state}", style=STYLES.get(record.state, ""))
         line.append(printable(_details(record)))
+        self._print(line)
+
+    def _print(self, line: Text) -> None:
+        if self._quiet:
+            return
         if self._console.is_terminal:
             self._console.print(line)
         else:
