@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shutil
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +14,7 @@ from ort_optim.cli.batch.state_folder import add_state_argument, open_journal, w
 from ort_optim.cluster.keeping.debug_session import Stream, Terminal
 from ort_optim.cluster.keeping.status import Status
 from ort_optim.cluster.keeping.supervisor import Supervisor
+from ort_optim.cluster.keeping.terminal import interact, size
 from ort_optim.cluster.ray.door import LOCAL
 from ort_optim.cluster.states import OCCUPYING, Record
 from ort_optim.cluster.submitting.failing_part import failing_part
@@ -26,9 +24,6 @@ from ort_optim.errors import InputError
 
 NAME = "debug"
 HELP = "a shell, or one command, in the folder, environment and container of a job"
-
-RECEIVE_S = 0.2
-CHUNK_BYTES = 1 << 14
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,8 +45,7 @@ def run(args: argparse.Namespace) -> int:
         with _reach(journal, record) as job:
             told = _told(job.status(), job.processes(), job.failing_part())
             print(told, file=sys.stderr, flush=True)
-            with contextlib.closing(job.open(argv, tty)) as terminal:
-                return _converse(terminal, tty)
+            return interact(job.open(argv, tty), tty=tty)
 
 
 class _Here:
@@ -70,7 +64,7 @@ class _Here:
         return failing_part(self._supervisor.folder)
 
     def open(self, argv: list[str], tty: bool) -> Terminal:
-        columns, rows = shutil.get_terminal_size()
+        rows, columns = size()
         return self._supervisor.debug(argv, tty=tty, rows=rows, cols=columns)
 
 
@@ -92,7 +86,7 @@ class _There:
         return str(self._remote.call("failing_part"))
 
     def open(self, argv: list[str], tty: bool) -> Terminal:
-        columns, rows = shutil.get_terminal_size()
+        rows, columns = size()
         term = os.environ.get("TERM", "dumb")
         number, reason = self._remote.call("debug_open", argv, tty, rows, columns, term)
         if not number:
@@ -160,66 +154,3 @@ def _told(status: Status, processes: list[dict[str, Any]], failing: str) -> str:
     if status.log_tail:
         lines += ["--- last lines of its log", status.log_tail.rstrip(), "---"]
     return "\n".join(lines)
-
-
-def _converse(terminal: Terminal, tty: bool) -> int:
-    """Pass bytes both ways until the command ends; its exit code."""
-    with _raw(tty), _resizing(terminal, tty):
-        threading.Thread(target=_feed, args=(terminal,), daemon=True).start()
-        while True:
-            message = terminal.receive(RECEIVE_S)
-            if message is None:
-                continue
-            stream, content = message
-            if stream == "exit":
-                return int(content)
-            target = sys.stdout if stream == "out" else sys.stderr
-            target.buffer.write(content)
-            target.flush()
-
-
-def _feed(terminal: Terminal) -> None:
-    while True:
-        try:
-            data = os.read(sys.stdin.fileno(), CHUNK_BYTES)
-        except (OSError, ValueError):  # no input at all
-            data = b""
-        if not data:
-            terminal.end_input()
-            return
-        terminal.send(data)
-
-
-@contextlib.contextmanager
-def _raw(tty: bool) -> Iterator[None]:
-    """Keys go to the command as they are, and are echoed there."""
-    if not tty:
-        yield
-        return
-    import termios
-    import tty as terminals
-
-    descriptor = sys.stdin.fileno()
-    before = termios.tcgetattr(descriptor)
-    try:
-        terminals.setraw(descriptor)
-        yield
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
-
-
-@contextlib.contextmanager
-def _resizing(terminal: Terminal, tty: bool) -> Iterator[None]:
-    if not tty:
-        yield
-        return
-
-    def resize(*_: object) -> None:
-        columns, rows = shutil.get_terminal_size()
-        terminal.resize(rows, columns)
-
-    before = signal.signal(signal.SIGWINCH, resize)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGWINCH, before)
