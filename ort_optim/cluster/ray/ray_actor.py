@@ -8,9 +8,7 @@ does not care, and another actor finds it by its folder. Its methods run in thre
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +23,6 @@ from ort_optim.cluster.ray.transfer import Parcel, collect, unpack
 from ort_optim.cluster.submitting.backend import Gone, Order, OrderKind
 from ort_optim.cluster.submitting.failing_part import failing_part
 from ort_optim.errors import InputError, OrtOptimError
-
-LOOK_EVERY_S = 0.05
 
 # A status, or why there is none.
 Found = tuple[Status | None, Gone | None, str]
@@ -98,13 +94,8 @@ class JobActor:
         return None, Gone.NEVER, f"attempt {status.attempt} is {status.state}"
 
     def watch(self, known: Status, timeout_s: float) -> Status:
-        """The status as soon as it differs from `known` in anything but memory and log."""
-        until_s = time.monotonic() + timeout_s
-        while True:
-            status = Supervisor(self._folder).status()
-            if _essence(status) != _essence(known) or time.monotonic() > until_s:
-                return status
-            time.sleep(LOOK_EVERY_S)
+        """See `Supervisor.watch`."""
+        return Supervisor(self._folder).watch(known, timeout_s)
 
     def order(self, order: Order) -> tuple[Status, str]:
         """Obey; the status after it, and why the order was refused, if it was."""
@@ -180,7 +171,3 @@ class JobActor:
 
     def debug_close(self, number: int) -> None:
         self._sessions[number].close()
-
-
-def _essence(status: Status) -> Status:
-    return replace(status, memory=0, log_tail="", since_s=0.0)
