@@ -131,5 +131,6 @@ class _Stages:
         self._bar.stop()
 
     def begin(self, stage: str) -> None:
-        """A stage begins: those before it are done."""
-        self._bar.update(self._task, description=stage, completed=STAGES.index(stage))
+        """A stage begins: those before it are done. Drawn at once, however short it is."""
+        done = STAGES.index(stage)
+        self._bar.update(self._task, description=stage, completed=done, refresh=True)
