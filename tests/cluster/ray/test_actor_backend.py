@@ -37,6 +37,7 @@ class Bench:
         self.door = ThreadDoor("a", "b")
         self.backend = ActorBackend(self.door, state)
         self.news: list[News] = []
+        self.unread = 0  # which of them `until` has not looked at
 
     def again(self) -> None:
         """Another driver, with the keepers that are there."""
@@ -44,20 +45,28 @@ class Bench:
         self.door = ThreadDoor("a", "b")
         self.backend = ActorBackend(self.door, self.state)
         self.news.clear()
+        self.unread = 0
 
     def until(self, wanted: Callable[[News], bool]) -> News:
         until_s = time.monotonic() + WAIT_S
         while time.monotonic() < until_s:
-            for news in self.backend.poll(0.05):
-                self.news.append(news)
+            for news in self.news[self.unread :]:
+                self.unread += 1
                 if wanted(news):
                     return news
+            self.news += self.backend.poll(0.05)
         raise AssertionError(f"only {self.news} came")
 
     def until_state(self, job: str, state: State) -> News:
-        return self.until(
-            lambda news: news.job == job and news.status is not None and news.status.state is state
-        )
+        """The news of it, if it was not the last that was read of the job."""
+
+        def tells(news: News) -> bool:
+            return news.job == job and news.status is not None
+
+        latest = next(filter(tells, reversed(self.news[: self.unread])), None)
+        if latest is not None and latest.status.state is state:
+            return latest
+        return self.until(lambda news: tells(news) and news.status.state is state)
 
     def until_gone(self, job: str) -> News:
         return self.until(lambda news: news.job == job and news.gone is not None)
