@@ -210,13 +210,20 @@ def turn_in(code: Code, x: Place, y: Place, count: Int, tail: int, is_last: Bool
 
 
 def turn_out(code: Code, x: Place, y: Place, count: Int, tail: int, is_last: Bool) -> None:
-    """`count` pixels of a plane of the blocked x to the NCHW y; `tail` as in `turn_in`."""
+    """`count` pixels of a plane of the blocked x to the NCHW y; `tail` as in `turn_in`.
+
+    First all pixels of one half of the channels, then of the other. Where planes are a multiple of
+    4 KiB apart, stores to all of them fall into one set of L1, which holds 8 to 12 lines, and some
+    are gone again before they are filled: 64 channels of 32x32 take 18 us all at once, 6 so.
+    """
     for channels in _channel_counts(code, tail, is_last):
         with code.either(count < code.lanes) as (short, long):
             with short:
                 _turn_out_short(code, x, y, count, channels)
-            with long, _squares(code, count) as start:
-                _turn_out(code, x.at(pixel=start), y.at(pixel=start), channels)
+            with long:
+                for half in (0, 1):
+                    with _squares(code, count) as start:
+                        _turn_out(code, x.at(pixel=start), y.at(pixel=start), half, channels)
 
 
 def _channel_counts(code: Code, tail: int, is_last: Bool) -> Iterator[int]:
@@ -254,10 +261,12 @@ def _turn_in_short(code: Code, x: Place, y: Place, count: Int, channels: int) ->
         y.at(pixel=code.min(count - 1, i)).address.store(pixel)
 
 
-def _turn_out(code: Code, x: Place, y: Place, channels: int) -> None:
-    rows = code.transpose([x.at(pixel=i).address.load() for i in range(code.lanes)])
-    for c in range(channels):
-        y.at(plane=c).address.store(rows[c])
+def _turn_out(code: Code, x: Place, y: Place, half: int, channels: int) -> None:
+    first = half * code.lanes // 2
+    pixels = [x.at(pixel=i).address.load() for i in range(code.lanes)]
+    for c, row in enumerate(code.transpose_half(pixels, half), first):
+        if c < channels:
+            y.at(plane=c).address.store(row)
 
 
 def _turn_out_short(code: Code, x: Place, y: Place, count: Int, channels: int) -> None:
