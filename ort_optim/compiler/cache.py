@@ -1,8 +1,12 @@
-"""Compiled kernels on disk, so that a second start of the same model compiles nothing.
+"""Compiled kernels and finished plans on disk: a second start of the same model compiles nothing.
 
-A file's name is the digest of all that its code follows from: the kernel, the vector unit, the
-versions of the compiler, and the source of the generator itself. Files are written whole or not at
-all, checked whenever they are read, and the least recently used go when there are too many.
+CodeCache  the machine code of kernels
+PlanCache  the plans of regions whose kernels are there
+
+A file's name is the digest of all that its contents follow from: the kernel, the vector unit, the
+versions of the compiler, and the source of the generator itself; for a plan the region, what is
+known of its inputs, the machine, and the source of all that makes plans. Files are checked whenever
+they are read; what is damaged is made anew.
 """
 
 from __future__ import annotations
@@ -11,91 +15,99 @@ import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
-import os
-import stat
-import tempfile
-import time
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from ort_optim.compiler.code import FORMAT, CodeFile, entry_of, pack
-from ort_optim.compiler.folder import private_folder
+from ort_optim.compiler import plan_file
+from ort_optim.compiler.cache_files import LIMIT_BYTES, CacheFiles
+from ort_optim.compiler.code import FORMAT, CodeFile, digest_of, entry_of, pack
 from ort_optim.compiler.image import Image
+from ort_optim.compiler.plan import RegionPlan
 from ort_optim.kernels.base import Kernel
 from ort_optim.kernels.isa import Isa
 
-LIMIT_BYTES = 512 << 20
-SPARED_SECONDS = 3600.0
-"""What was used so recently is not removed: a session that is being made may be about to map it."""
-
 SUFFIX = ".code"
-_TEMPORARY = ".tmp"
+PLAN_SUFFIX = ".plan"
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 class CodeCache:
-    """A folder of code files. Any number of threads and processes may use one folder at once."""
+    """A folder of code files; see `CacheFiles` for its arguments."""
 
     def __init__(self, folder: Path | None = None, limit_bytes: int = LIMIT_BYTES) -> None:
-        self.folder = private_folder(_default_folder() if folder is None else folder)
-        self.limit_bytes = limit_bytes
+        self.files = CacheFiles(folder, limit_bytes)
 
-    def path(self, kernel: Kernel, isa: Isa) -> Path:
-        """Where its code is, if it is there."""
-        return self.folder / (key(kernel, isa) + SUFFIX)
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return self.files.folder
 
     def find(self, kernel: Kernel, isa: Isa) -> CodeFile | None:
         """The kernel's code, or None where there is none or the file is damaged."""
-        path = self.path(kernel, isa)
-        contents = _read(path)
+        name = key(kernel, isa) + SUFFIX
+        contents = self.files.read(name)
         entry = None if contents is None else entry_of(contents, kernel.name)
-        if entry is None:
-            return None
-        with contextlib.suppress(OSError):
-            os.utime(path)
-        return CodeFile(path, entry)
+        return None if entry is None else CodeFile(self.folder / name, entry)
 
     def store(self, kernel: Kernel, isa: Isa, image: Image) -> CodeFile:
         """Keep the kernel's code. Raises OSError where the folder can't be written to."""
-        path, contents = self.path(kernel, isa), pack(image)
+        contents = pack(image)
         entry = entry_of(contents, kernel.name)
         if entry is None:
             raise ValueError(f"the code has no function {kernel.name}")
-        handle, name = tempfile.mkstemp(suffix=_TEMPORARY, dir=self.folder)  # mode 0600
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(contents)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        return CodeFile(path, entry)
+        return CodeFile(self.files.write(key(kernel, isa) + SUFFIX, contents), entry)
 
     def trim(self) -> None:
-        """Remove what was not used for longest until the rest is within the limit."""
-        now, total = time.time(), 0
-        files: list[tuple[float, int, Path]] = []
-        for path in self.folder.iterdir():
+        """See `CacheFiles.trim`."""
+        self.files.trim()
+
+
+class PlanCache:
+    """The plans of regions, beside the code that they name.
+
+    Args:
+        code: The cache of that code.
+        machine: All facts of it that plans depend on, as text.
+    """
+
+    def __init__(self, code: CodeCache, machine: str) -> None:
+        self._files = code.files
+        self._machine = machine
+
+    def find(self, region: str) -> RegionPlan | None:
+        """The plan of a region, if it and its code are there and sound.
+
+        `region` is all that the plan follows from, besides the machine.
+        """
+        contents = self._files.read(self._name(region))
+        found = None if contents is None else plan_file.unpack(contents, self._files.folder)
+        if found is None:
+            return None
+        plan, digests = found
+        return plan if self._digests(plan) == digests else None
+
+    def store(self, region: str, plan: RegionPlan) -> None:
+        """Keep the plan, where that is possible."""
+        digests = self._digests(plan)
+        if digests is not None:
             with contextlib.suppress(OSError):
-                found = path.lstat()
-                if path.suffix == SUFFIX:
-                    files.append((found.st_mtime, found.st_size, path))
-                    total += found.st_size
-                elif path.suffix == _TEMPORARY and now - found.st_mtime > SPARED_SECONDS:
-                    path.unlink()  # of a writer that was killed
-        for used, size, path in sorted(files):
-            if total <= self.limit_bytes or now - used < SPARED_SECONDS:
-                break
-            with contextlib.suppress(OSError):
-                path.unlink()
-                total -= size
+                self._files.write(self._name(region), plan_file.pack(plan, digests))
 
+    def _name(self, region: str) -> str:
+        parts = (region, self._machine, _compiler(), _planner())
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest() + PLAN_SUFFIX
 
-def _default_folder() -> Path:
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("ort_optim", appauthor=False)) / "code"
+    def _digests(self, plan: RegionPlan) -> list[str] | None:
+        """Of each image of the plan; None where one is missing or damaged."""
+        digests = []
+        for path in plan.images:
+            contents = self._files.read(path.name)
+            digest = None if contents is None else digest_of(contents)
+            if digest is None:
+                return None
+            digests.append(digest)
+        return digests
 
 
 def key(kernel: Kernel, isa: Isa) -> str:
@@ -127,26 +139,19 @@ def _generator() -> str:
     """The digest of the source that writes and compiles kernels."""
     files = sorted((_PACKAGE / "kernels").rglob("*.py"))
     files += [_PACKAGE / "compiler" / f"{name}.py" for name in ("llvm", "image", "code")]
-    digest = hashlib.sha256(str(FORMAT).encode())
+    return f"{FORMAT} {_digest(files)}"
+
+
+@cache
+def _planner() -> str:
+    """The digest of the source that makes plans, beside that of the code in them."""
+    files = sorted((_PACKAGE / "compiler").rglob("*.py"))
+    files += sorted((_PACKAGE / "graph" / "regions").rglob("*.py"))
+    return f"{_generator()} {_digest([*files, _PACKAGE / 'runtime' / 'prepare.py'])}"
+
+
+def _digest(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
     for path in files:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _read(path: Path) -> bytes | None:
-    """The contents of a regular file that nobody else can have written, or None."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    try:
-        handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    except OSError:
-        return None
-    with os.fdopen(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            return None
-        if hasattr(os, "geteuid") and (found.st_uid != os.geteuid() or found.st_mode & 0o022):
-            return None
-        try:
-            return file.read()
-        except OSError:
-            return None

@@ -40,13 +40,19 @@ def pack(image: Image) -> bytes:
 
 def entry_of(contents: bytes, name: str) -> int | None:
     """Where the function `name` begins, or None where these are no sound contents of its file."""
+    if digest_of(contents) is None:
+        return None
+    _, _, start, _, _ = _HEADER.unpack_from(contents)
+    table: dict[str, int] = json.loads(contents[_HEADER.size : start])
+    return start + table[name] if name in table else None
+
+
+def digest_of(contents: bytes) -> str | None:
+    """The digest that the header of a file states, or None where its contents are not sound."""
     if len(contents) < _HEADER.size:
         return None
     magic, version, start, code_bytes, digest = _HEADER.unpack_from(contents)
-    rest = contents[_HEADER.size :]
     if magic != _MAGIC or version != FORMAT or len(contents) != start + code_bytes:
         return None
-    if hashlib.sha256(rest).digest() != digest:
-        return None
-    table: dict[str, int] = json.loads(rest[: start - _HEADER.size])
-    return start + table[name] if name in table else None
+    stated: bytes = digest
+    return stated.hex() if hashlib.sha256(contents[_HEADER.size :]).digest() == stated else None

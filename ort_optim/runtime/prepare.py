@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from onnx import ModelProto, TensorProto
 
 from ort_optim.compiler.build import BuildError, Progress, compile_all
-from ort_optim.compiler.cache import CodeCache
+from ort_optim.compiler.cache import CodeCache, PlanCache
 from ort_optim.compiler.code import CodeFile
 from ort_optim.compiler.draft import Draft, finish
 from ort_optim.compiler.layers import Convolution, LayerGraph
@@ -91,42 +91,77 @@ def prepare(
     calls = _by_name(sound.calls)
     if isinstance(isa, str):
         return Prepared(None, (), left | dict.fromkeys(calls, isa), None)
-    machine = _Machine(target, isa, Resources.of(target), fingerprint(target))
-    facts = _facts(model, sound.calls)
-    drafts: dict[str, Draft] = {}
-    for name, same in calls.items():
-        try:
-            drafts[name] = _draft(same, facts, machine)
-        except _Refusal as reason:
-            left[name] = str(reason)
-        except Exception as error:  # a body that nobody thought of must not cost the session
-            log.warning("region %s can't be compiled", name, exc_info=True)
-            left[name] = f"{INTERNAL}: {error!r}"
-    kernels = [kernel for draft in drafts.values() for kernel in draft.kernels]
-    code = compile_all(kernels, isa, cache, progress=progress)
-    plans: list[RegionPlan] = []
-    for name, draft in drafts.items():
-        plan = _plan(draft, code)
-        if isinstance(plan, str):
-            left[name] = plan
-        else:
-            plans.append(plan)
+    machine = _Machine(isa, Resources.of(target), fingerprint(target))
+    plans, unplanned = _plans(calls, _facts(model, sound.calls), machine, cache, progress)
+    left |= unplanned
     extension = None
     if plans:
         encoded = blob.encode(plans, threads=threads, time_steps=time_steps)
         extension = Extension(library_path(), encoded)
     others = {call.tiling.target for call in sound.calls if call.tiling} - {machine.fingerprint}
-    return Prepared(extension, tuple(plans), left, min(others, default=None))
+    return Prepared(extension, plans, left, min(others, default=None))
 
 
 @dataclass(frozen=True)
 class _Machine:
     """What regions are compiled for."""
 
-    target: Target
     isa: Isa
     resources: Resources
     fingerprint: str
+
+
+@dataclass(frozen=True)
+class _Region:
+    """What all calls of a region share; `given` is what holds for the inputs of every one."""
+
+    call: Call
+    tiling: Tiling
+    given: tuple[Input, ...]
+
+    @property
+    def key(self) -> str:
+        """All that its plan follows from on one machine. The name is a hash of the body without
+        the names of its nodes, which labels of steps have."""
+        labels = [(node.name, *node.output) for node in self.call.body]
+        return repr((self.call.function.name, self.tiling, self.given, labels))
+
+
+def _plans(
+    calls: Mapping[str, Sequence[Call]],
+    facts: Facts,
+    machine: _Machine,
+    code_cache: CodeCache,
+    progress: Progress | None,
+) -> tuple[tuple[RegionPlan, ...], dict[str, str]]:
+    """The plans of regions, from the cache where they are there; and why others have none."""
+    plan_cache = PlanCache(code_cache, repr(machine))
+    plans: dict[str, RegionPlan] = {}
+    drafts: dict[str, tuple[_Region, Draft]] = {}
+    left: dict[str, str] = {}
+    for name, same in calls.items():
+        try:
+            region = _region(same, facts)
+            plan = plan_cache.find(region.key)
+            if plan is None:
+                drafts[name] = region, _draft(region, machine)
+            else:
+                plans[name] = plan
+        except _Refusal as reason:
+            left[name] = str(reason)
+        except Exception as error:  # a body that nobody thought of must not cost the session
+            log.warning("region %s can't be compiled", name, exc_info=True)
+            left[name] = f"{INTERNAL}: {error!r}"
+    kernels = [kernel for _, draft in drafts.values() for kernel in draft.kernels]
+    code = compile_all(kernels, machine.isa, code_cache, progress=progress)
+    for name, (region, draft) in drafts.items():
+        made = _plan(draft, code)
+        if isinstance(made, str):
+            left[name] = made
+        else:
+            plans[name] = made
+            plan_cache.store(region.key, made)
+    return tuple(plans[name] for name in calls if name in plans), left
 
 
 def _by_name(calls: Sequence[Call]) -> dict[str, list[Call]]:
@@ -180,28 +215,37 @@ def _with_channels(found: TensorFact, stated: TensorFact) -> TensorFact:
     return TensorFact(element_type, dims)
 
 
-def _draft(calls: Sequence[Call], facts: Facts, machine: _Machine) -> Draft:
-    """The steps of a region that all its calls share."""
+def _region(calls: Sequence[Call], facts: Facts) -> _Region:
+    """The region of these calls."""
     call = calls[0]
     given = [
-        Input(formal.name, _common([facts.get(each.node.input[i]) for each in calls]), constant)
+        Input(
+            formal.name,
+            _common([facts.get(each.node.input[i]) for each in calls]),
+            formal.is_constant,
+        )
         for i, formal in enumerate(call.inputs)
-        for constant in (formal.is_constant,)
     ]
+    tiling = call.tiling
+    if tiling is None or any(each.tiling != tiling for each in calls):
+        raise _Refusal("its calls differ in their attributes")
+    return _Region(call, tiling, tuple(given))
+
+
+def _draft(region: _Region, machine: _Machine) -> Draft:
+    """The steps of a region."""
+    call = region.call
     graph = parse(
         call.function.name,
         call.body,
         call.constants,
-        given,
+        region.given,
         list(call.function.output),
         call.imports.get("", 0),
     )
     if isinstance(graph, str):
         raise _Refusal(graph)
-    tiling = call.tiling
-    if tiling is None or any(each.tiling != tiling for each in calls):
-        raise _Refusal("its calls differ in their attributes")
-    draft = lower(graph, _choices(graph, tiling, machine), machine.isa)
+    draft = lower(graph, _choices(graph, region.tiling, machine), machine.isa)
     if isinstance(draft, str):
         raise _Refusal(draft)
     return draft

@@ -16,7 +16,8 @@ import pytest
 
 from ort_optim.compiler import folder as folders
 from ort_optim.compiler.build import BuildError, compile_all
-from ort_optim.compiler.cache import SPARED_SECONDS, CodeCache, key
+from ort_optim.compiler.cache import SUFFIX, CodeCache, key
+from ort_optim.compiler.cache_files import SPARED_SECONDS
 from ort_optim.compiler.code import CodeFile
 from tests.compiler.kernels import Broken, Deadly, Scale
 from tests.kernels.harness import AVX2, AVX512
@@ -92,7 +93,8 @@ def test_code_of_another_kernel_under_this_name_is_not_taken(folder: Path) -> No
     cache = CodeCache(folder)
     other = Scale(2.0, name="other")
     compile_all([other], AVX2, cache)
-    cache.path(other, AVX2).rename(cache.path(Scale(2.0), AVX2))
+    names = [key(kernel, AVX2) + SUFFIX for kernel in (other, Scale(2.0))]
+    (folder / names[0]).rename(folder / names[1])
     assert cache.find(Scale(2.0), AVX2) is None
 
 
