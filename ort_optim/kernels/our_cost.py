@@ -31,9 +31,9 @@ WIDE = 0.95
 """Part of the peak with two vectors of outputs or more: 1x1 64->64 to 832->160 run at 205 to 229 of
 247 GFLOP/s, 3x3 and 5x5 at 215 to 235."""
 
-NARROW, NARROW_1X1 = 0.80, 0.66
-"""With one vector each number of x is read for few products, in 1x1 for one: 3x3 256->6 and 8->12
-run at 190 to 203, 1x1 16->16 and 64->16 at 164."""
+NARROW = 0.80
+"""With one vector each number of x is read for one product: 3x3 256->6 and 8->12 run at 190 to 203,
+1x1 40->16 to 128->16 at 177 to 212."""
 
 SHARED_1X1 = 0.76
 """Groups that share vectors: each vector reads other numbers of x. 1x1 112->112 to 544->544 in 4
@@ -133,12 +133,9 @@ def _weights_us(floats: int, machine: Machine) -> float:
 def _part(panels: Panels) -> float:
     if panels.reading in ("dots", "lanes"):
         return DOTS if panels.dots else LANES
-    is_1x1 = panels.conv.kernel == (1, 1)
-    if panels.shared and is_1x1:
+    if panels.shared and panels.conv.kernel == (1, 1):
         return SHARED_1X1
-    if panels.vectors > 1:
-        return WIDE
-    return NARROW_1X1 if is_1x1 else NARROW
+    return WIDE if panels.vectors > 1 else NARROW
 
 
 def _channels(panels: Panels) -> float:

@@ -21,6 +21,10 @@ NARROW = {32: ((6, 4), (14, 2), (9, 3), (28, 1)), 16: ((6, 2), (4, 3), (12, 1))}
 """The same for short sums and for widths that are not known: more vectors share a number of x, and
 there are fewer widths to write code for. (1x1 32->32 @52: 233 GFLOP/s with 6x4, 213 with 14x2.)"""
 
+ONE_VECTOR = {32: ((14, 1), (28, 1)), 16: ((12, 1), (8, 1))}
+"""The same where one vector holds all output channels: only more pixels give enough sums side by
+side. (1x1 96->16 @112: 205 GFLOP/s with 14x1, 161 with 6x4.)"""
+
 SHARED = {32: ((14, 1), (24, 1)), 16: ((8, 1), (10, 1))}
 """The same where groups share vectors: each vector then reads other numbers of x."""
 
@@ -59,6 +63,8 @@ def panel_tiles(conv: ConvSpec, isa: Isa, *, single: bool = False) -> Iterator[T
         table = FIRST_VECTOR if conv.Cout <= isa.lanes else FIRST
     elif Panels(conv, 1, isa.lanes).shared:
         table = SHARED
+    elif conv.Cout <= isa.lanes:
+        table = ONE_VECTOR
     elif conv.Cin * conv.KH * conv.KW <= SHORT_SUM or conv.W is None or conv.W <= FEW_PIXELS:
         table = NARROW
     else:

@@ -14,9 +14,7 @@ CACHE_SETS_BYTES = 4096
 """Planes this far apart, or a multiple, fall into the same set of an L1 of 64 sets of 64 bytes."""
 
 MOST_IN_A_SET = 16
-"""Input channels up to which such planes are read as they are: 1x1 40->16 on 160x160 runs at 0.67
-times ONNX Runtime's speed that way, imported at 1.24; 32->16 on 160x160 at 0.51 to 0.99, and 0.98;
-64->65 on 32x32 at 0.91 and 1.05; but 16->32 on 240x320 at 1.04 and 0.80."""
+"""Input channels up to which such planes are read as they are, by several panels too."""
 
 
 class Pointwise(PanelTemplate):
@@ -36,15 +34,20 @@ class Pointwise(PanelTemplate):
         self, conv: ConvSpec, tile: Tile, isa: Isa
     ) -> tuple[frozenset[str], frozenset[str]]:
         """As `ConvTemplate`."""
-        return BLOCKED if is_dots(tile) or _shares_a_set(conv) else ANY_LAYOUT, ANY_LAYOUT
+        return BLOCKED if is_dots(tile) or _is_crowded(conv, tile, isa) else ANY_LAYOUT, ANY_LAYOUT
 
     def halo(self, conv: ConvSpec, tile: Tile, H: Size, W: Size) -> Halo:  # noqa: N803
         """As `ConvTemplate`."""
         return no_halo(H.sizes)
 
 
-def _shares_a_set(conv: ConvSpec) -> bool:
-    """Whether reading a pixel of an NCHW x, channel by channel, fills one set of L1."""
+def _is_crowded(conv: ConvSpec, tile: Tile, isa: Isa) -> bool:
+    """Whether several panels read an NCHW x each of whose pixels fills one set of L1.
+
+    What one panel has read is gone when the next one comes: 1x1 64->65 on 32x32, two panels, takes
+    64 us that way, 57 with x imported; 64->64, one panel, 42 and 48; 40->16 on 160x160 250 and 268.
+    """
     if conv.Cin <= MOST_IN_A_SET or conv.H is None or conv.W is None:
         return False
-    return conv.H * conv.W * FLOAT_BYTES % CACHE_SETS_BYTES == 0
+    several = -(-conv.Cout // isa.lanes) > tile["nv"]
+    return several and conv.H * conv.W * FLOAT_BYTES % CACHE_SETS_BYTES == 0

@@ -157,15 +157,16 @@ def test_what_it_refuses() -> None:
         assert POINTWISE.check(conv(8, 8), Tile(tuple(wrong.items())), AVX512) is not None
 
 
-def test_planes_that_fall_into_one_set_of_the_cache_are_imported() -> None:
-    tile = next(iter(POINTWISE.tiles(ConvSpec(40, 16, (1, 1)), AVX512)))
-    for Cin, H, W, is_read in [
-        (40, 160, 160, False),
-        (40, 160, 161, True),
-        (32, 160, 160, False),
-        (16, 160, 160, True),
-        (64, 32, 32, False),
-        (64, None, 32, True),
+def test_planes_in_one_set_of_the_cache_are_imported_for_several_panels() -> None:
+    for Cin, Cout, H, W, is_read in [
+        (40, 65, 160, 160, False),
+        (40, 65, 160, 161, True),
+        (32, 65, 160, 160, False),
+        (16, 65, 160, 160, True),
+        (64, 65, 32, 32, False),
+        (64, 65, None, 32, True),
+        (64, 64, 32, 32, True),
     ]:
-        spec = ConvSpec(Cin, 16, (1, 1), N=1, H=H, W=W)
+        spec = ConvSpec(Cin, Cout, (1, 1), N=1, H=H, W=W)
+        tile = next(iter(POINTWISE.tiles(spec, AVX512)))
         assert ("nchw" in POINTWISE.layouts(spec, tile, AVX512)[0]) == is_read
