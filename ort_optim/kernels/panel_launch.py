@@ -55,9 +55,11 @@ def panel_launch(
     if conv.transposed:
         height, width = height.ceildiv(conv.strides[0]), width.ceildiv(conv.strides[1])
     known = [width] if not conv.transposed else [width, y.W // conv.strides[1]]
+    # Operands with a halo, of which the sizes tell only when it runs: then row by row.
+    perhaps_rows = flat and any(each.operand == "tensor" for each in epilogue.operations)
     if flat:
         known = [width * height]
-    if flat and any(each.operand == "tensor" for each in epilogue.operations):
+    if perhaps_rows:
         known.append(width)
     widths = frozenset[int]().union(*(widths_of(each.known, mr) for each in known))
     kernel = PanelConv(
@@ -99,7 +101,10 @@ def panel_launch(
         "blocks": blocks,
         "panel_blocks": panel_blocks,
     }
-    made = units.ceildiv(blocks) * unit_pixels * made_floats
+    pixels = units.ceildiv(blocks) * unit_pixels
+    if perhaps_rows:
+        pixels = pixels.max(height.ceildiv(blocks) * width)
+    made = pixels * made_floats
     scratch = made * FLOAT_BYTES
     if staged:
         values |= {"x.H": x.H, "x.W": x.W, "made": made}

@@ -102,6 +102,20 @@ def test_an_input_converted_with_a_halo_needs_no_clearing() -> None:
 
 
 @ISAS
+@pytest.mark.parametrize(("height", "width"), [(3, 512), (5, 300), (2, 1000)])
+def test_a_residual_with_a_halo_makes_a_pointwise_border_go_row_by_row(
+    isa: Isa, height: int, width: int
+) -> None:
+    net = Net()
+    x = net.input(1, 32, height, width)
+    a = net.conv(x, 32, 64)
+    model = net.model(net.add("Add", net.conv(x, 32, 64), a), net.conv(a, 64, 64, 3))
+    for threads in (1, 3):
+        choose = prefer("pointwise", "direct")
+        check(model, isa, choose, (1, 32, height, width), threads=threads)
+
+
+@ISAS
 def test_gates_that_are_one_number_per_image_and_channel(isa: Isa) -> None:
     net = Net()
     x, gate = net.input(None, 12, None, None), net.input(None, 12, 1, 1)
