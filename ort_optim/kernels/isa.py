@@ -8,6 +8,9 @@ from ort_optim.hardware import Target
 
 FLOAT_BYTES = 4
 
+SET_BYTES = 4096
+"""Addresses so far apart, or a multiple, fall into the same set of an L1 of 64 sets of 64 bytes."""
+
 
 @dataclass(frozen=True)
 class Isa:

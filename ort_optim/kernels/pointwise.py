@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from ort_optim.kernels.base import Tile
-from ort_optim.kernels.isa import FLOAT_BYTES, Isa
+from ort_optim.kernels.isa import FLOAT_BYTES, SET_BYTES, Isa
 from ort_optim.kernels.panel_template import ANY_LAYOUT, BLOCKED, PanelTemplate
 from ort_optim.kernels.panels import is_dots
 from ort_optim.kernels.sizes import Size
 from ort_optim.kernels.spec import ConvSpec
 from ort_optim.kernels.tensors import Halo, no_halo
 
-CACHE_SETS_BYTES = 4096
-"""Planes this far apart, or a multiple, fall into the same set of an L1 of 64 sets of 64 bytes."""
-
 MOST_IN_A_SET = 16
-"""Input channels up to which such planes are read as they are, by several panels too."""
+"""Input channels up to which an NCHW x is read as it is, wherever its planes lie."""
 
 
 class Pointwise(PanelTemplate):
@@ -50,4 +47,4 @@ def _is_crowded(conv: ConvSpec, tile: Tile, isa: Isa) -> bool:
     if conv.Cin <= MOST_IN_A_SET or conv.H is None or conv.W is None:
         return False
     several = -(-conv.Cout // isa.lanes) > tile["nv"]
-    return several and conv.H * conv.W * FLOAT_BYTES % CACHE_SETS_BYTES == 0
+    return several and conv.H * conv.W * FLOAT_BYTES % SET_BYTES == 0
