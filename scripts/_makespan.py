@@ -1,7 +1,7 @@
 """The makespan of an openb pod list, planned as a batch with the durations of the trace.
 
 Makespan    a plan against its lower bound
-simulate    a list in its own order, and with the longest jobs first
+simulate    a list as it is planned, and first come, first served
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from _openb import Pod, read_cluster, read_pods
 from ort_optim.cluster.jobs import Job
 from ort_optim.cluster.placement.capacity import Inventory
 from ort_optim.cluster.placement.planner import plan
-from ort_optim.cluster.placement.scoring import room_chooser
 from ort_optim.cluster.servers import Cluster
 
 HOUR_S = 3600.0
@@ -59,7 +58,7 @@ class Makespan:
 def simulate(
     folder: Path, workload: str, every: int = 1, longest_h: float = math.inf
 ) -> list[Makespan]:
-    """Plan a list with our policy, in the order of the list and with the longest jobs first.
+    """Plan a list whose jobs are ready at once, and as if they came one after another.
 
     Args:
         every: Only each so manieth server is there: as a whole the cluster is so large that the
@@ -72,14 +71,14 @@ def simulate(
     cluster = Cluster(read_cluster(folder).servers[::every])
     if not pods:
         raise ValueError(f"{workload} has no job of up to {longest_h} h")
-    by_length = sorted(pods, key=lambda pod: -pod.duration_s)
     return [
-        _simulate(pods, cluster, f"{workload}, list order"),
-        _simulate(by_length, cluster, f"{workload}, longest first"),
+        _simulate(pods, cluster, f"{workload}, as they came", apart_s=1e-6),
+        _simulate(pods, cluster, f"{workload}, longest first", apart_s=0.0),
     ]
 
 
-def _simulate(pods: list[Pod], cluster: Cluster, name: str) -> Makespan:
+def _simulate(pods: list[Pod], cluster: Cluster, name: str, apart_s: float) -> Makespan:
+    """`apart_s`: how long before now the last job became ready, the one before it twice as long."""
     inventory = Inventory.of(cluster)
     jobs = [
         Job(
@@ -90,8 +89,9 @@ def _simulate(pods: list[Pod], cluster: Cluster, name: str) -> Makespan:
         )
         for number, pod in enumerate(pods)
     ]
+    ready_s = {job.id: (number - len(jobs)) * apart_s for number, job in enumerate(jobs)}
     start = time.process_time()
-    made = plan(jobs, cluster, choose=room_chooser((pod.need for pod in pods), inventory))
+    made = plan(jobs, cluster, ready_s=ready_s)
     seconds = time.process_time() - start
     done = [pods[int(each.job)] for each in made.planned]
     gpus = sum(pod.need.milli_gpus * pod.duration_s for pod in done)

@@ -15,11 +15,12 @@ Each run adds up for itself what every server and device gives. The mean differe
 and FGD is over seeds, in pairs, with its 95% confidence interval (Student's t). With `--runs`, runs
 are kept in a file as they are done, and those that it has are not done again.
 
-`--makespan` plans each list as jobs with the durations of the trace, all ready at once, in the
-order of the list and with the longest jobs first. The end of the plan is compared with the larger
-of two lower bounds: what the GPUs or CPUs need for all jobs together, and the longest job. On the
-whole cluster that is the longest job, and plans meet it; `--every` thins the servers out and
-`--longest` leaves out jobs of more hours, so that the cluster is short of GPUs.
+`--makespan` plans each list as jobs with the durations of the trace, once as they came (first come,
+first served) and once all ready at the same moment, so that the longest go first. The end of the
+plan is compared with the larger of two lower bounds: what the GPUs or CPUs need for all jobs
+together, and the longest job. On the whole cluster that is the longest job, and plans meet it;
+`--every` thins the servers out and `--longest` leaves out jobs of more hours, so that the cluster
+is short of GPUs.
 
 Exit codes: 0 done; 2 bad arguments; 4 ours is not above FGD, with the bound, on some workload.
 """

@@ -1,4 +1,4 @@
-"""Which job waits for which."""
+"""Which job waits for which, and how long the chains of them take."""
 
 from __future__ import annotations
 
@@ -66,3 +66,17 @@ class Links:
         if name in self._end_of:
             return self._end_of[name]
         return start_s + self._duration_s[name]
+
+
+def chains_s(jobs: Sequence[Job]) -> dict[str, float]:
+    """Per job: its duration and that of the longest chain of those among `jobs` that wait for it.
+
+    Ids in `after` that are not among them don't count. Raises CycleError.
+    """
+    duration_s = {job.id: job.duration_s for job in jobs}
+    chains = dict(duration_s)
+    after = {job.id: [each for each in job.after if each in duration_s] for job in jobs}
+    for name in reversed([*graphlib.TopologicalSorter(after).static_order()]):
+        for each in after[name]:
+            chains[each] = max(chains[each], duration_s[each] + chains[name])
+    return chains

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ort_optim.cluster.jobs import Job, Resources
@@ -33,6 +34,11 @@ def job(name: str, gpus: float = 0, seconds: float = 10, **rest: Any) -> Job:
         resources=Resources(**{"milli_gpus": round(gpus * 1000), **rest}),
         **fields,
     )
+
+
+def one_after_another(jobs: Sequence[Job]) -> dict[str, float]:
+    """When jobs became ready that are served in their order, whatever their durations."""
+    return {each.id: float(place - len(jobs)) for place, each in enumerate(jobs)}
 
 
 def starts(made: Plan) -> dict[str, float]:

@@ -99,7 +99,7 @@ def test_the_makespan_is_not_below_its_bound(
 ) -> None:
     assert bench_placement.main(["--trace", str(trace), "--makespan", "--every", "6"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["small, list order", "small, longest first"]
+    assert [line.split(":")[0] for line in lines] == ["small, as they came", "small, longest first"]
     for line in lines:
         assert float(line.split(" of the lower bound")[0].split()[-1]) >= 1.0
         assert "60 jobs" in line

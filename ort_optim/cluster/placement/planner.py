@@ -5,9 +5,10 @@
     _Schedule   the events of one plan in the order of time
 
 The order of the queue: a job counts as ready when the last job that it waits for has ended; jobs go
-by ready time minus `ageing_s` for each point of priority, then by their place in the file. So a job
-of lower priority is overtaken only by jobs that become ready within a bounded time after it, and
-none waits for ever.
+by ready time minus `ageing_s` for each point of priority. So a job of lower priority is overtaken
+only by jobs that become ready within a bounded time after it, and none waits for ever. Of equal
+ones the longest goes first, together with the longest chain of jobs that wait for it, as what is
+long and starts late ends last; then the first of the file.
 
 Whole machines: when a job is ready, its servers and their time are reserved in class one, as early
 as they are free (`timeline`). A reservation is never pushed back by what becomes ready later.
@@ -28,7 +29,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ort_optim.cluster.jobs import Job
-from ort_optim.cluster.links import Links
+from ort_optim.cluster.links import Links, chains_s
 from ort_optim.cluster.placement.capacity import Capacity, Chooser, Inventory, best_fit
 from ort_optim.cluster.placement.classes import Split, split
 from ort_optim.cluster.placement.fragments import Ends, FragmentQueue, Key, Start
@@ -70,6 +71,7 @@ def plan(
     choose: Chooser | None = None,
     classes: Mapping[str, ServerClass] | None = None,
     ready_s: Mapping[str, float] | None = None,
+    chain_s: Mapping[str, float] | None = None,
 ) -> Plan:
     """Plan all jobs that are not running, from `now_s` on, by their expected durations.
 
@@ -82,6 +84,8 @@ def plan(
             the most room for the jobs at hand, or `best_fit` where hardly two of them are alike.
         classes: Those of an earlier plan, which keep `auto` servers on their side.
         ready_s: When each job became ready, for the order of the queue; 0 where nothing is said.
+        chain_s: How long each job takes together with the longest chain of those that wait for
+            it; None: `chains_s(jobs)`. Others may wait where `jobs` are not the whole batch.
 
     Nothing in the answer is over capacity, and equal arguments give equal answers.
     """
@@ -105,7 +109,9 @@ def plan(
                 schedule = plain
         return Plan(version=VERSION, planned=schedule.planned(), refused=schedule.refused())
 
-    made = shortest(waiting, make, policy.tries) if policy.tries else make(waiting)
+    lengths_s = chains_s(waiting) if chain_s is None else chain_s
+    order = sorted(waiting, key=lambda job: -lengths_s[job.id])
+    made = shortest(order, make, policy.tries) if policy.tries else make(order)
     place = {job.id: number for number, job in enumerate(waiting)}
     return replace(
         made,

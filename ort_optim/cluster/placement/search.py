@@ -1,10 +1,10 @@
 """A shorter plan by trying other orders of the jobs that are equal in priority.
 
 The planner starts what it can in the order of the queue, so the order decides on the makespan.
-Tried are the order of the file, the longest chain of jobs first, the most work first, and then
-changes of the best so far, each by one job moved to another place: hill climbing with a fixed seed,
-so that equal arguments give equal answers. Every plan keeps the promises of the planner; the best
-of those that were tried is no proof that there is none shorter.
+Tried are the order as it is, the most work first, and then changes of the best so far, each by one
+job moved to another place: hill climbing with a fixed seed, so that equal arguments give equal
+answers. Every plan keeps the promises of the planner; the best of those that were tried is no proof
+that there is none shorter.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from ort_optim.cluster.jobs import Job
+from ort_optim.cluster.links import chains_s
 from ort_optim.cluster.plan import Plan
 
 SEED = 0
@@ -27,20 +28,14 @@ def shortest(jobs: Sequence[Job], make: Callable[[Sequence[Job]], Plan], tries: 
         make: The plan for an order; jobs of another priority or ready time keep their places.
         tries: How many plans are made at most, besides that of the order as it is.
     """
-    place = {job.id: number for number, job in enumerate(jobs)}
     best = list(jobs)
     best_plan = make(best)
     bound_s = _bound_s(jobs, best_plan)
     source = random.Random(SEED)
-    tails = _tails(jobs)
-    guesses = [
-        sorted(jobs, key=lambda job: (-tails[job.id], place[job.id])),
-        sorted(jobs, key=lambda job: (-_work(job), place[job.id])),
-    ]
     for number in range(tries if len(jobs) > 1 else 0):
         if best_plan.makespan_s <= bound_s:
             break
-        order = guesses[number] if number < len(guesses) else _moved(best, source)
+        order = _moved(best, source) if number else sorted(jobs, key=_work, reverse=True)
         made = make(order)
         if _cost(made) <= _cost(best_plan):  # equal ones, too: a way off the plateau
             best, best_plan = order, made
@@ -54,28 +49,9 @@ def _cost(made: Plan) -> tuple[int, float, float]:
 def _bound_s(jobs: Sequence[Job], made: Plan) -> float:
     """No order ends sooner: the longest chain of jobs that can be placed."""
     placed = {each.job for each in made.planned}
-    tails = _tails([job for job in jobs if job.id in placed])
+    chains = chains_s([job for job in jobs if job.id in placed])
     first = min((each.start_s for each in made.planned), default=0.0)
-    return first + max(tails.values(), default=0.0)
-
-
-def _tails(jobs: Sequence[Job]) -> dict[str, float]:
-    """Per job: its duration and that of the longest chain of those that wait for it."""
-    tails = {job.id: job.duration_s for job in jobs}
-    by_id = {job.id: job for job in jobs}
-    waiting = {job.id: 0 for job in jobs}
-    for job in jobs:
-        for each in set(job.after) & by_id.keys():
-            waiting[each] += 1
-    free = [name for name, count in waiting.items() if not count]
-    while free:
-        name = free.pop()
-        for each in set(by_id[name].after) & by_id.keys():
-            tails[each] = max(tails[each], by_id[each].duration_s + tails[name])
-            waiting[each] -= 1
-            if not waiting[each]:
-                free.append(each)
-    return tails
+    return first + max(chains.values(), default=0.0)
 
 
 def _work(job: Job) -> float:

@@ -114,6 +114,7 @@ class Journal:
         """
         told = Submitted()
         with self._transaction() as connection:
+            now = self._clock()  # one for all: jobs of a file are ready at the same moment
             for name, digest in digests.items():
                 connection.execute(
                     "INSERT OR IGNORE INTO owners (name, digest) VALUES (?, ?)", (name, digest)
@@ -129,7 +130,7 @@ class Journal:
                     connection.execute(
                         "INSERT INTO jobs (id, position, definition, owner, state, since_s) "
                         "VALUES (?, ?, ?, ?, ?, ?)",
-                        (job.id, last, text, owner, State.QUEUED, self._clock()),
+                        (job.id, last, text, owner, State.QUEUED, now),
                     )
                     told.added.append(job.id)
                     continue
@@ -145,7 +146,8 @@ class Journal:
                     "UPDATE jobs SET definition = ?, owner = ? WHERE id = ?", (text, owner, job.id)
                 )
                 if rerun:
-                    self._move(connection, job.id, State.QUEUED, "submitted again", {})
+                    anew = {"wait_s": 0.0}
+                    self._move(connection, job.id, State.QUEUED, "submitted again", anew, now)
                     told.again.append(job.id)
                 else:
                     told.changed.append(job.id)
@@ -187,7 +189,7 @@ class Journal:
         if attempt is not None:
             values["attempt"] = attempt
         with self._transaction() as connection:
-            self._move(connection, job, after, cause, values)
+            self._move(connection, job, after, cause, values, self._clock())
 
     def note(self, job: str, **values: str | int) -> None:
         """What may change within a state: note, starts, last_step, container."""
@@ -202,9 +204,10 @@ class Journal:
         after: State,
         cause: str,
         values: dict[str, Any],
+        now: float,
     ) -> None:
         row = connection.execute("SELECT * FROM jobs WHERE id = ?", (job,)).fetchone()
-        before, now = State(row["state"]), self._clock()
+        before = State(row["state"])
         if after not in FOLLOWING[before]:
             raise ValueError(f"job {job}: {after} can't follow {before}")
         values |= {"state": after, "cause": cause, "note": "", "since_s": now}

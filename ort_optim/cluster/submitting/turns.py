@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from ort_optim.cluster.links import chains_s
 from ort_optim.cluster.plan import Placement, Plan, Planned, ServerClass
 from ort_optim.cluster.servers import Cluster
 from ort_optim.cluster.states import OCCUPYING, OVER, Record, State
@@ -51,7 +52,8 @@ class Planner:
     def decide(self, records: Mapping[str, Record], cluster: Cluster, now_s: float) -> Turn:
         """What starts, what waits and why. `now_s` is seconds since 1970."""
         turn = Turn(hopeless=_hopeless(records))
-        queue = self._queue(records, turn)
+        chain_s = chains_s([each.job for each in records.values() if each.state is State.QUEUED])
+        queue = self._queue(records, turn, chain_s)
         if not queue:
             return turn
         waiting = [replace(record.job, after=_left(record, records)) for record in queue]
@@ -60,6 +62,7 @@ class Planner:
             "running": [_planned(record, now_s) for record in occupying],
             "now_s": 0.0,
             "ready_s": {record.id: _ready_s(record, records) - now_s for record in queue},
+            "chain_s": chain_s,
         }
         decided = self._ask(waiting, cluster, classes=self._classes, **arguments)
         if decided.refused and not occupying and self._classes:
@@ -74,7 +77,9 @@ class Planner:
         turn.notes |= {refused.job: refused.reason for refused in decided.refused}
         return turn
 
-    def _queue(self, records: Mapping[str, Record], turn: Turn) -> list[Record]:
+    def _queue(
+        self, records: Mapping[str, Record], turn: Turn, chain_s: Mapping[str, float]
+    ) -> list[Record]:
         """What the planner is shown, in the order of arrival."""
         waiting = [
             record
@@ -83,8 +88,11 @@ class Planner:
         ]
         if len(waiting) > WINDOW:
             ready = [record for record in waiting if not _left(record, records)]
-            ready.sort(
-                key=lambda each: _ready_s(each, records) - each.job.priority * self._ageing_s
+            ready.sort(  # as the planner does
+                key=lambda each: (
+                    _ready_s(each, records) - each.job.priority * self._ageing_s,
+                    -chain_s[each.id],
+                )
             )
             first = {record.id for record in ready[:WINDOW]}
             waiting = [record for record in waiting if record.id in first]

@@ -1,4 +1,4 @@
-"""The queue: order, reservations, backfill, dependencies, what runs already."""
+"""The plan: reservations, backfill, dependencies, what runs already."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from ort_optim.cluster.placement.planner import Policy, plan
 from ort_optim.cluster.plan import Placement, Plan, Planned
 from ort_optim.cluster.servers import Cluster
 from ort_optim.errors import InputError
-from tests.cluster.shorthand import cluster, find, job, reason, server, servers_of, starts
+from tests.cluster.shorthand import (
+    cluster,
+    find,
+    job,
+    one_after_another,
+    reason,
+    server,
+    servers_of,
+    starts,
+)
 from tests.toolbox import ROOT, environment
 
 INF = float("inf")
@@ -24,29 +33,24 @@ def test_nothing_is_planned_from_nothing() -> None:
     assert plan([], cluster(auto=2)).planned == ()
 
 
-def test_priority_goes_first_then_the_order_of_the_file() -> None:
-    jobs = [job("a", 8), job("b", 8, priority=2), job("c", 8), job("d", 8, priority=1)]
-    made = plan(jobs, cluster(one=1))
-    assert sorted(starts(made), key=starts(made).__getitem__) == ["b", "d", "a", "c"]
-
-
 def test_small_whole_jobs_do_not_push_a_large_one_back() -> None:
     jobs = [job("first", 8, 10), job("large", 16, 10), *(job(f"s{i}", 8, 15) for i in range(9))]
-    made = plan(jobs, cluster(one=2))
+    made = plan(jobs, cluster(one=2), ready_s=one_after_another(jobs))
     assert starts(made)["large"] == 10
     assert min(starts(made)[f"s{i}"] for i in range(9)) == 20
 
 
 def test_a_small_whole_job_goes_ahead_where_it_delays_nobody() -> None:
     jobs = [job("first", 8, 10), job("large", 16, 10), job("long", 8, 11), job("short", 8, 10)]
-    made = plan(jobs, cluster(one=2))
+    made = plan(jobs, cluster(one=2), ready_s=one_after_another(jobs))
     assert starts(made) == {"first": 0, "short": 0, "large": 10, "long": 20}
 
 
 def test_a_large_fragment_at_the_head_waits_no_longer_than_what_runs() -> None:
     """Small ones come back all the time; without a reservation it would wait for all of them."""
     small = [job(f"s{i}", 1, 10 + i % 7) for i in range(200)]
-    made = plan([*small[:20], job("large", 8, 10), *small[20:]], cluster(two=2))
+    jobs = [*small[:20], job("large", 8, 10), *small[20:]]
+    made = plan(jobs, cluster(two=2), ready_s=one_after_another(jobs))
     head_s = max(starts(made)[each.id] for each in small[:20])
     assert starts(made)["large"] <= head_s + max(each.duration_s for each in small)
     assert max(starts(made).values()) > 5 * starts(made)["large"]
@@ -61,37 +65,13 @@ def test_the_head_of_the_queue_starts_within_the_longest_duration(seed: int) -> 
         job(f"j{i}", rng.choice(gpus), rng.randint(1, 50), milli_cpus=rng.randint(1, 64) * 1000)
         for i in range(40)
     ]
-    made = plan(jobs, cluster(two=2))
+    made = plan(jobs, cluster(two=2), ready_s=one_after_another(jobs))
     longest_s = max(each.duration_s for each in jobs)
     head_s = 0.0
     for each in jobs:
         start_s = starts(made)[each.id]
         assert start_s <= head_s + longest_s
         head_s = max(head_s, start_s)
-
-
-@pytest.mark.parametrize(
-    ("ageing_s", "earliest_s", "latest_s"), [(50, 50, 80), (100, 100, 130), (10_000, 600, 600)]
-)
-def test_a_job_that_waits_long_goes_before_later_ones_of_higher_priority(
-    ageing_s: float, earliest_s: float, latest_s: float
-) -> None:
-    """One of two chains of a higher priority always has a job ready when the server is free."""
-    chains = [
-        job(f"{chain}{i}", 8, 10, priority=1, after=(f"{chain}{i - 1}",) if i else ())
-        for i in range(30)
-        for chain in "ab"
-    ]
-    made = plan([*chains, job("low", 8, 10)], cluster(two=1), policy=Policy(ageing_s=ageing_s))
-    assert earliest_s <= starts(made)["low"] <= latest_s
-
-
-def test_a_wait_that_the_caller_tells_counts() -> None:
-    jobs = [job("new", 8, priority=1), job("old", 8)]
-    times = {"ready_s": {"new": 900.0, "old": 0.0}, "now_s": 900.0}
-    assert starts(plan(jobs, cluster(one=1), **times))["old"] == 900
-    slow = Policy(ageing_s=1000)
-    assert starts(plan(jobs, cluster(one=1), policy=slow, **times))["new"] == 900
 
 
 def test_jobs_wait_for_those_in_after() -> None:

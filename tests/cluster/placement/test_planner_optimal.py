@@ -2,9 +2,9 @@
 
 Claimed: (1) of equal fragments, as many are placed at once as there is room for, and so their
 makespan is the shortest; (2) the same for whole machines; (3) each whole-machine job starts as
-early as those before it in the queue leave room for. For unequal jobs the order of the file is no
-claim to the shortest makespan. With 300 `tries` it is found on all the instances here; not always
-where jobs wait for others, as those that have become ready earlier go first then.
+early as those before it in the queue leave room for. For unequal jobs the longest first is no claim
+to the shortest makespan. With 300 `tries` it is found on all the instances here; not always where
+jobs wait for others, as those that have become ready earlier go first then.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from ort_optim.cluster.placement.planner import Policy, plan
 from ort_optim.cluster.servers import Cluster, Server
 from tests.cluster.checker import faults
 from tests.cluster.exact import shortest_makespan
-from tests.cluster.shorthand import GIB, cluster, find, job, server, starts
+from tests.cluster.shorthand import (
+    GIB,
+    cluster,
+    find,
+    job,
+    one_after_another,
+    server,
+    starts,
+)
 
 
 def most_at_once(one: Job, at: Server) -> int:
@@ -89,7 +97,7 @@ def test_each_whole_job_starts_as_early_as_those_before_it_leave_room(seed: int)
     rng = random.Random(seed)
     at = cluster(one=3)
     jobs = [job(f"w{i}", servers=rng.randint(1, 3), seconds=rng.randint(1, 9)) for i in range(8)]
-    made = plan(jobs, at)
+    made = plan(jobs, at, ready_s=one_after_another(jobs))
     busy: dict[str, set[int]] = {each.name: set() for each in at.servers}
     for one in jobs:
         duration = int(one.duration_s)

@@ -25,7 +25,8 @@ def test_no_plan_is_over_capacity_or_breaks_a_need_or_an_order(part: int) -> Non
         rng = random.Random(seed)
         cluster, jobs = random_cluster(rng), random_jobs(rng)
         backfill = rng.random() < 0.5
-        made = plan(jobs, cluster, policy=Policy(backfill=backfill))
+        ready_s = {job.id: -rng.random() for job in jobs} if rng.random() < 0.3 else None
+        made = plan(jobs, cluster, policy=Policy(backfill=backfill), ready_s=ready_s)
         assert faults(jobs, cluster, made, backfill=backfill) == [], seed
         planned += len(made.planned)
         later += sum(each.start_s > 0 for each in made.planned)

@@ -1,5 +1,6 @@
 """The journal: what is written stays, and what is not ours is refused."""
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -87,6 +88,19 @@ def test_submitted_jobs_are_queued_in_their_order(journal):
         ("z", State.QUEUED),
         ("a", State.QUEUED),
     ]
+
+
+def test_jobs_of_one_submission_are_ready_at_the_same_moment(tmp_path):
+    """So the planner may take the longest first, also where they are run again."""
+    ticks = itertools.count(1000.0)
+    with Journal.open(tmp_path / "j", create=True, clock=lambda: next(ticks)) as journal:
+        submit(journal, command("a"), command("b"))
+        assert len({record.since_s for record in journal.records()}) == 1
+        for name in "ab":
+            journal.move(name, State.RUNNING, placements=SLOT, attempt=1)
+            journal.move(name, State.FAILED)
+        submit(journal, command("a"), command("b"), again=True)
+        assert len({record.since_s - record.wait_s for record in journal.records()}) == 1
 
 
 def test_submitting_the_same_again_changes_nothing(journal):
