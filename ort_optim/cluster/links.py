@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import graphlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ort_optim.cluster.jobs import Job
 
@@ -51,15 +51,14 @@ class Links:
         ends = (self._end_at_least(each, now_s) for each in self.waits_for[name])
         return max(self._ready_s[name], max(ends, default=now_s))
 
-    def all_before(self, name: str) -> set[str]:
-        """All jobs to be planned that end before this one starts."""
+    def all_after(self, names: Iterable[str]) -> set[str]:
+        """All jobs to be planned that wait for any of these, directly or not."""
         found: set[str] = set()
-        waiting = list(self._after[name])
-        while waiting:
-            each = waiting.pop()
-            if each in self._after and each not in found:
-                found.add(each)
-                waiting.extend(self._after[each])
+        reached = list(names)
+        while reached:
+            new = [each for each in self._followers.get(reached.pop(), ()) if each not in found]
+            found.update(new)
+            reached += new
         return found
 
     def _end_at_least(self, name: str, start_s: float) -> float:

@@ -24,7 +24,7 @@ from ort_optim.cluster.placement.timeline import Seconds
 from ort_optim.cluster.plan import Placement
 
 Key = tuple[float, int]
-"""The order of the queue, and the place in the job file for those that are equal."""
+"""The order of the queue: ready time less priority, then the place of a job among equal ones."""
 
 Ends = list[tuple[float, int, int, Placement]]
 """What runs: end, a number of its own, index of the server, placement; in the order of the ends."""

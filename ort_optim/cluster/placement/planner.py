@@ -164,11 +164,14 @@ class _Schedule:
             self._occupy(each)
         self._queue.changed(range(len(inventory.names)))
         self._links = Links(jobs, self._end_of, now_s)
+        endless = [name for name, end_s in self._end_of.items() if math.isinf(end_s)]
+        refused = [name for name, kind in self._kind.items() if kind.refusal]
+        never_ready = self._links.all_after([*endless, *refused])
         # Whole-machine jobs that will want class-one servers once those that they wait for end.
         self._pending = {
             name: kind
             for name, kind in self._kind.items()
-            if kind.whole and not kind.refusal and not self._never_ready(name)
+            if kind.whole and not kind.refusal and name not in never_ready
         }
         self._run()
 
@@ -202,12 +205,8 @@ class _Schedule:
 
     def whole_waits_for_fragment(self) -> bool:
         """Whether any whole-machine job waits for a fragment, directly or not."""
-        return any(
-            not self._kind[other].whole
-            for name, kind in self._kind.items()
-            if kind.whole
-            for other in self._links.all_before(name)
-        )
+        fragments = [name for name, kind in self._kind.items() if not kind.whole]
+        return any(self._kind[name].whole for name in self._links.all_after(fragments))
 
     def delays_whole(self, other: _Schedule) -> bool:
         """Whether a whole-machine job starts later here than in `other`, or not at all."""
@@ -217,14 +216,6 @@ class _Schedule:
                 if here is None or here[1].start_s > there.start_s:
                     return True
         return False
-
-    def _never_ready(self, name: str) -> bool:
-        before = self._links.all_before(name)
-        return any(self._kind[each].refusal for each in before) or any(
-            math.isinf(self._end_of.get(other, 0.0))
-            for each in (name, *before)
-            for other in self._links.waits_for[each]
-        )
 
     def _key(self, name: str, ready_s: float) -> Key:
         aged_s = ready_s - self._jobs[name].priority * self._policy.ageing_s
