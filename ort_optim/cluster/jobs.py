@@ -7,6 +7,7 @@ read_jobs                   a job file, checked as a whole before anything is st
 from __future__ import annotations
 
 import graphlib
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -167,7 +168,7 @@ def check_version(document: Mapping[str, Value], path: Path, known: int) -> None
     if "version" not in document:
         raise InputError(f"{path}: has no `version`: write `version: {known}`")
     version = document["version"]
-    if version.content != known:
+    if type(version.content) is not int or version.content != known:
         raise version.error(f"this program reads version {known}, not '{version.raw[:20]}'")
 
 
@@ -266,6 +267,12 @@ def _resources(value: Value, own: Mapping[str, Value], defaults: Mapping[str, Va
             raise fields["gpus"].error(
                 f"{fields['gpus'].raw}: a share of one device is below 1; several are whole ones"
             )
+    if not amounts.get("milli_gpus") and not (amounts.get("servers") and "gpus" not in fields):
+        asked = own["resources"].mapping() if "resources" in own else {}
+        for name in ("gpu_model", "gpu_memory"):
+            if name in asked:
+                raise asked[name].error("needs `gpus`, too: this job asks for none")
+            fields.pop(name, None)  # of the defaults: for the jobs that have GPUs
     for name in ("memory", "gpu_memory"):
         if name in fields:
             amounts[name] = fields[name].size()
@@ -277,10 +284,6 @@ def _resources(value: Value, own: Mapping[str, Value], defaults: Mapping[str, Va
             raise models.error("lists no model: leave it out if any will do")
     if "labels" in fields:
         amounts["labels"] = fields["labels"].text_mapping()
-    if not amounts.get("milli_gpus") and not (amounts.get("servers") and "gpus" not in fields):
-        for name in ("gpu_model", "gpu_memory"):
-            if name in fields:
-                raise fields[name].error("needs `gpus`, too: this job asks for none")
     return Resources(**amounts)
 
 
@@ -297,20 +300,25 @@ def _check_after(jobs: Mapping[str, Job], places: Mapping[str, Value]) -> None:
 
 
 def _check_files(jobs: Mapping[str, Job], places: Mapping[str, Value]) -> None:
-    """Models are there, or will be: as the output of a job that is waited for."""
-    writers: dict[Path, str] = {}
+    """Models are there, or will be, and no file is written while another job reads or writes it."""
+    writers: dict[str, str] = {}
     for job in jobs.values():
         if job.output is not None:
-            other = writers.setdefault(job.output, job.id)
+            if job.output.is_dir():
+                raise places[job.id].error(f"output {job.output} is a folder: name a file")
+            other = writers.setdefault(os.path.realpath(job.output), job.id)
             if other != job.id:
                 raise places[job.id].error(f"output {job.output}: job '{other}' writes it, too")
     for job in jobs.values():
-        if job.model is None or job.model.is_file():
+        if job.model is None:
             continue
-        writer = writers.get(job.model)
-        if writer is None:
+        writer = writers.get(os.path.realpath(job.model), job.id)
+        if writer in _waited_for(job, jobs):
+            continue
+        there = job.model.is_file()
+        if writer == job.id and not there:
             raise places[job.id].error(f"model {job.model}: there is no such file")
-        if writer not in _waited_for(job, jobs):
+        if writer != job.id and not (there and job.id in _waited_for(jobs[writer], jobs)):
             raise places[job.id].error(
                 f"model {job.model}: job '{writer}' writes it: add it to `after`"
             )

@@ -194,6 +194,15 @@ def test_a_bad_field_is_refused_with_its_place(refuses: Refuses, fields: str, to
             "jobs:\n- {id: a, model: m.onnx, output: o}\n- {id: b, model: o, output: p}",
             "job 'a' writes it: add it to `after`",
         ),
+        (
+            "jobs:\n- {id: a, model: m.onnx, output: o}\n- {id: b, model: n.onnx, output: x/../o}",
+            "job 'a' writes it, too",
+        ),
+        (
+            "jobs:\n- {id: a, model: m.onnx, output: n.onnx}\n- {id: b, model: n.onnx, output: o}",
+            "n.onnx: job 'a' writes it: add it to `after`",
+        ),
+        ("jobs:\n- {id: a, model: m.onnx, output: .}", "is a folder: name a file"),
         ("jobs:\n- {id: a, command: [x]}\n- &b {id: b, command: [x]}", "anchors and aliases"),
     ],
 )
@@ -201,7 +210,7 @@ def test_a_bad_file_is_refused_with_its_place(refuses: Refuses, text: str, told:
     assert told in refuses(text)
 
 
-@pytest.mark.parametrize("version", ["version: 2\n", "version: x\n", ""])
+@pytest.mark.parametrize("version", ["version: 2\n", "version: x\n", "version: true\n", ""])
 def test_other_versions_are_refused(tmp_path: Path, version: str) -> None:
     path = tmp_path / "jobs.yaml"
     path.write_text(f"{version}jobs:\n- {{id: a, command: [x]}}")
@@ -215,6 +224,22 @@ def test_a_model_may_be_the_output_of_a_job_that_is_waited_for(load: Load, tmp_p
         "- {id: c, model: o.onnx, output: p.onnx, after: [b]}"
     )
     assert jobs[2].model == tmp_path / "o.onnx"
+
+
+def test_a_model_may_be_replaced_by_itself_and_by_a_job_that_waits(load: Load) -> None:
+    load(
+        "jobs:\n- {id: a, model: m.onnx, output: m.onnx}\n- {id: b, model: n.onnx, output: o}\n"
+        "- {id: c, model: m.onnx, output: n.onnx, after: [a, b]}"
+    )
+
+
+def test_defaults_about_gpus_are_for_jobs_that_have_gpus(load: Load) -> None:
+    some, none = load(
+        "defaults: {resources: {gpu_model: T4, gpu_memory: 1GiB}}\njobs:\n"
+        "- {id: a, command: [x], resources: {gpus: 1}}\n- {id: b, command: [x]}"
+    )
+    assert some.resources == Resources(milli_gpus=1000, gpu_memory=GIB, gpu_models={"T4"})
+    assert none.resources == Resources()
 
 
 def test_a_job_without_resources_takes_one_cpu(load: Load) -> None:
