@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ort_optim.cluster.documents import DEEPEST, MOST_BYTES, Value, read_document
@@ -165,6 +165,7 @@ PLAIN = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(PLAIN)
 def test_what_json_writes_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, plain: object
@@ -175,6 +176,7 @@ def test_what_json_writes_is_read_back(
     assert read_document(path).plain() == plain
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, data: bytes

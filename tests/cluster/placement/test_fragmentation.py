@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ort_optim.cluster.jobs import Resources
@@ -98,6 +98,7 @@ def test_more_kinds_than_allowed_are_merged_with_their_neighbours() -> None:
     assert len(Mix.of(listed, MODELS, most=100).share) == 100
 
 
+@settings(deadline=None)
 @given(counts, st.integers(0, 40_000), st.integers(0, 40), devices, st.integers(-1, 1))
 def test_it_is_what_a_plain_count_gives(
     listed: list[tuple[Resources, int]], cpus: int, memory: int, milli: list[int], model: int
