@@ -61,8 +61,8 @@ def simulate(
     """Plan a list whose jobs are ready at once, and as if they came one after another.
 
     Args:
-        every: Only each so manieth server is there: as a whole the cluster is so large that the
-            longest job alone is the bound.
+        every: Of so many servers only the first is there: as a whole the cluster is so large that
+            the longest job alone is the bound.
         longest_h: Jobs that last longer are left out, for the same reason.
 
     Raises ValueError where no job is left.

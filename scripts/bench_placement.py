@@ -62,16 +62,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bench_placement: no pod list for {', '.join(unknown)}", file=sys.stderr)
         return 2
     if options.makespan:
-        for name in names:
-            for each in simulate(options.trace, name, options.every, options.longest):
-                print(each.line(), flush=True)
-        return 0
+        return _makespans(options, names)
     outcomes = _outcomes(options, names)
     if options.json:
         print(json.dumps([asdict(each) for each in outcomes], indent=1))
     else:
         _print(_table(outcomes, names, _published(options.trace)), options.markdown)
     return 4 if any(_bound(outcomes, name) <= 0 for name in names) else 0
+
+
+def _makespans(options: argparse.Namespace, names: Sequence[str]) -> int:
+    for name in names:
+        try:
+            makespans = simulate(options.trace, name, options.every, options.longest)
+        except ValueError as error:
+            print(f"bench_placement: {error}", file=sys.stderr)
+            return 2
+        for each in makespans:
+            print(each.line(), flush=True)
+    return 0
 
 
 def _outcomes(options: argparse.Namespace, names: Sequence[str]) -> list[Outcome]:

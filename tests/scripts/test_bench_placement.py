@@ -105,7 +105,10 @@ def test_the_makespan_is_not_below_its_bound(
         assert "60 jobs" in line
 
 
-@pytest.mark.parametrize("more", [["--workloads", "other"], ["--trace", "nowhere"]])
+@pytest.mark.parametrize(
+    "more",
+    [["--workloads", "other"], ["--trace", "nowhere"], ["--makespan", "--longest", "0.01"]],
+)
 def test_what_is_not_there_is_told(
     trace: Path, more: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

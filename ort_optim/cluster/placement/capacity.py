@@ -24,6 +24,7 @@ from ort_optim.cluster.servers import Cluster
 
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 Devices = tuple[tuple[int, int], ...]
 """Pairs of a device's index and the share of it in thousandths."""
 

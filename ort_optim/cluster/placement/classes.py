@@ -18,15 +18,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ort_optim.cluster.jobs import Job, Resources
-from ort_optim.cluster.placement.capacity import Inventory, Mask
+from ort_optim.cluster.placement.capacity import Floats, Integers, Inventory, Mask
 from ort_optim.cluster.placement.kinds import Kind, kind_of
 from ort_optim.cluster.plan import ServerClass
 from ort_optim.cluster.servers import Cluster
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ class _Needed:
     """Whole machines that some jobs need: how many at once, and which may serve."""
 
     whole: int
-    servers: NDArray[np.int64]
+    servers: Integers
 
     def mask(self, like: Mask) -> Mask:
         mask = np.zeros_like(like)
@@ -177,7 +174,7 @@ class _Demand:
                     return int(server)
         return int(candidates[0])
 
-    def _by_cost(self, one: Mask) -> NDArray[np.int64]:
+    def _by_cost(self, one: Mask) -> Integers:
         """All servers: first those that most whole-machine work may use, then the smallest."""
         useful = self._whole.masks.T @ self._whole.work[:, 0]  # (S,)
         cpus, memory, gpus = self._has.T

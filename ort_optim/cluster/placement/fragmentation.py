@@ -20,12 +20,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ort_optim.cluster.jobs import Resources
-from ort_optim.cluster.placement.capacity import WHOLE, Integers, Mask
-
-Floats = NDArray[np.float64]
+from ort_optim.cluster.placement.capacity import WHOLE, Floats, Integers, Mask
 
 _Key = tuple[int, int, int, tuple[bool, ...]]
 """CPUs, memory and GPUs, in thousandths and bytes, and whether each model will do."""

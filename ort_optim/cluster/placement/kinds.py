@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ort_optim.cluster.jobs import Resources
-from ort_optim.cluster.placement.capacity import Integers, Inventory, Mask
+from ort_optim.cluster.placement.capacity import WHOLE, Integers, Inventory, Mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ def kind_of(
 def _kind_of(need: Resources, inventory: Inventory, one: Mask, backfill: bool) -> Kind:
     if need.servers:
         return _whole(need, need.servers, inventory, one, f"{need.servers} whole servers asked for")
-    if need.milli_gpus >= 1000:
+    if need.whole_devices:
         whole = _whole_by_gpus(need, inventory, one)
         if whole is not None:
             return whole
@@ -84,7 +84,7 @@ def _kind_of(need: Resources, inventory: Inventory, one: Mask, backfill: bool) -
 
 def _whole_by_gpus(need: Resources, inventory: Inventory, one: Mask) -> Kind | None:
     """Rule 2; None if it is a fragment."""
-    affine = inventory.admits(replace(need, milli_cpus=0, memory=0, milli_gpus=1000)) & one
+    affine = inventory.admits(replace(need, milli_cpus=0, memory=0, milli_gpus=WHOLE)) & one
     gpus = need.whole_devices
     counts = sorted({int(count) for count in inventory.devices[affine]}, reverse=True)
     if not counts or gpus < counts[0]:
@@ -97,7 +97,7 @@ def _whole_by_gpus(need: Resources, inventory: Inventory, one: Mask) -> Kind | N
                 need,
                 milli_cpus=-(-need.milli_cpus // whole),
                 memory=-(-need.memory // whole),
-                milli_gpus=-(-gpus // whole) * 1000,
+                milli_gpus=-(-gpus // whole) * WHOLE,
             )
             why = f"{gpus} GPUs at {count} a server: {whole} whole"
             kinds.append(_whole(each, whole, inventory, one, why))
@@ -122,7 +122,7 @@ def shortage(need: Resources, inventory: Inventory, among: Mask, told: str) -> s
         return f"all {told} servers are drained"
     labels = ", ".join(f"{key}={value}" for key, value in sorted(need.labels.items()))
     models = " or ".join(sorted(need.gpu_models))
-    gpus = need.milli_gpus / 1000
+    gpus = need.milli_gpus / WHOLE
     asked = (
         ({"labels": need.labels}, f"the labels {labels}"),
         ({"gpu_models": need.gpu_models}, f"a GPU of model {models}"),

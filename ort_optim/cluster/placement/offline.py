@@ -42,7 +42,8 @@ def pack(needs: Sequence[Resources], capacity: Capacity, choose: Chooser) -> lis
     """The placement of each job, taken from `capacity`; None: no room was found for it."""
     packer = _Packer(needs, capacity, choose)
     shares = [job for job, need in enumerate(needs) if 0 < need.milli_gpus < WHOLE]
-    units = [*_bundles(needs, shares), *_alone(needs, WHOLE)]
+    alone = [_unit(needs, (job,)) for job, need in enumerate(needs) if need.whole_devices]
+    units = [*_bundles(needs, shares), *alone]
     left = [
         job
         for unit in _in_order(units, int(capacity.inventory.devices.sum()))
@@ -55,10 +56,6 @@ def pack(needs: Sequence[Resources], capacity: Capacity, choose: Chooser) -> lis
     for job in sorted(last, key=lambda job: (needs[job].milli_cpus, needs[job].memory, job)):
         packer.place(_unit(needs, (job,)))
     return packer.placements
-
-
-def _alone(needs: Sequence[Resources], least: int) -> list[_Unit]:
-    return [_unit(needs, (job,)) for job, need in enumerate(needs) if need.milli_gpus >= least]
 
 
 def _in_order(units: list[_Unit], devices: int) -> list[_Unit]:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ort_optim.cluster.jobs import Resources
-from ort_optim.cluster.placement.capacity import WHOLE, Capacity, Integers
-from ort_optim.cluster.placement.fragmentation import MANY, Floats, Mix
+from ort_optim.cluster.placement.capacity import WHOLE, Capacity, Floats, Integers
+from ort_optim.cluster.placement.fragmentation import MANY, Mix
 
 
 @dataclass(frozen=True)

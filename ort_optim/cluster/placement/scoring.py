@@ -27,10 +27,11 @@ from ort_optim.cluster.placement.capacity import (
     Capacity,
     Chooser,
     Devices,
+    Floats,
     Integers,
     Inventory,
 )
-from ort_optim.cluster.placement.fragmentation import Floats, Mix
+from ort_optim.cluster.placement.fragmentation import Mix
 from ort_optim.cluster.placement.rooms import Placements, Rooms
 
 SHARE_EXPONENT = -1.0
