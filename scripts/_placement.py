@@ -2,8 +2,7 @@
 
 POLICIES    by name: how each one's chooser is made
 Outcome     what a run gives
-run         arrivals one by one, each placed at once or lost
-run_offline the same arrivals as a list that is known
+run         arrivals one by one, each placed at once or lost; `offline` knows them as a list
 """
 
 from __future__ import annotations
