@@ -56,6 +56,41 @@ def test_a_plan_made_again_while_jobs_run_leaves_them_where_they_are(part: int) 
     assert going_on > 500
 
 
+def test_plans_made_again_at_each_end_never_push_a_whole_machine_job_back() -> None:
+    """Of jobs of equal priority; all of which can be placed, as in `batch submit`."""
+    whole = 0
+    for seed in range(150):
+        rng = random.Random(seed)
+        cluster, jobs = random_cluster(rng), random_jobs(rng)
+        policy = Policy(backfill=rng.random() < 0.5)
+        classes = plan(jobs, cluster, policy=policy).classes
+        placed = {each.job for each in plan(jobs, cluster, policy=policy, classes=classes).planned}
+        left = {job.id: replace(job, priority=0) for job in jobs if job.id in placed}
+        promised = plan([*left.values()], cluster, policy=policy, classes=classes)
+        starts: dict[str, float] = {}
+        running: list[Planned] = []
+        ready_s = dict.fromkeys(left, 0.0)
+        now_s = 0.0
+        while left:
+            waiting = [*left.values()]
+            times = {"now_s": now_s, "ready_s": ready_s}
+            made = plan(waiting, cluster, running=running, policy=policy, classes=classes, **times)
+            for each in made.planned:
+                if each.start_s == now_s:
+                    running.append(each)
+                    starts[each.job] = now_s
+                    del left[each.job]
+            now_s = min(each.end_s for each in running)
+            ended = {each.job for each in running if each.end_s == now_s}
+            running = [each for each in running if each.job not in ended]
+            ready_s |= {job.id: now_s for job in left.values() if ended & set(job.after)}
+        for each in promised.planned:
+            if is_whole(each, promised) and "backfill" not in each.why:
+                assert starts[each.job] <= each.start_s, seed
+                whole += 1
+    assert whole > 150
+
+
 @pytest.mark.parametrize("part", range(3))
 def test_backfill_never_delays_a_whole_machine_job(part: int) -> None:
     used = 0
