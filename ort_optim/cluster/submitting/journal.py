@@ -15,10 +15,8 @@ from __future__ import annotations
 import json
 import secrets
 import socket
-import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +35,7 @@ from ort_optim.cluster.states import (
     Request,
     State,
 )
-from ort_optim.cluster.submitting.journal_file import open_file
+from ort_optim.cluster.submitting.journal_file import Connection, open_file, transaction
 from ort_optim.cluster.submitting.records import (
     event_of,
     job_to_text,
@@ -69,7 +67,7 @@ class Submitted:
 class Journal:
     """The journal of one batch. Use as a context manager, or close it."""
 
-    def __init__(self, connection: sqlite3.Connection, folder: Path, clock: Callable[[], float]):
+    def __init__(self, connection: Connection, folder: Path, clock: Callable[[], float]):
         self.folder = folder
         self._connection = connection
         self._clock = clock
@@ -113,7 +111,7 @@ class Journal:
         is, `digests` has the SHA-256 of the token of each owner.
         """
         told = Submitted()
-        with self._transaction() as connection:
+        with transaction(self._connection) as connection:
             now = self._clock()  # one for all: jobs of a file are ready at the same moment
             for name, digest in digests.items():
                 connection.execute(
@@ -188,18 +186,18 @@ class Journal:
             values["placements"] = placements_to_text(placements)
         if attempt is not None:
             values["attempt"] = attempt
-        with self._transaction() as connection:
+        with transaction(self._connection) as connection:
             self._move(connection, job, after, cause, values, self._clock())
 
     def note(self, job: str, **values: str | int) -> None:
         """What may change within a state: note, starts, last_step, container."""
         settings = ", ".join(f"{name} = ?" for name in values)
-        with self._transaction() as connection:
+        with transaction(self._connection) as connection:
             connection.execute(f"UPDATE jobs SET {settings} WHERE id = ?", (*values.values(), job))
 
     def _move(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         job: str,
         after: State,
         cause: str,
@@ -232,7 +230,7 @@ class Journal:
 
     def ask(self, job: str, kind: str, body: Mapping[str, Any]) -> int:
         """Put a request to the submitter; its number. The caller has checked the owner's token."""
-        with self._transaction() as connection:
+        with transaction(self._connection) as connection:
             cursor = connection.execute(
                 "INSERT INTO requests (at_s, job, kind, body) VALUES (?, ?, ?, ?)",
                 (self._clock(), job, kind, json.dumps(dict(body))),
@@ -245,7 +243,7 @@ class Journal:
         return [request_of(row) for row in rows]
 
     def answer(self, number: int, answer: Answer) -> None:
-        with self._transaction() as connection:
+        with transaction(self._connection) as connection:
             connection.execute(
                 "UPDATE requests SET ok = ?, answer = ?, body = '{}' "
                 "WHERE number = ? AND ok IS NULL",
@@ -271,7 +269,7 @@ class Journal:
         Where jobs run is as with the one before until `beat` says otherwise.
         """
         me = psutil.Process()
-        with self._transaction() as connection:
+        with transaction(self._connection) as connection:
             other = self.lease()
             if other is not None:
                 return other
@@ -295,7 +293,7 @@ class Journal:
 
         Raises LeaseLostError when it is not the submitter any more.
         """
-        with self._transaction() as connection:
+        with transaction(self._connection) as connection:
             changed = connection.execute(
                 "UPDATE lease SET beat_s = ?, address = coalesce(?, address), "
                 "transfer = coalesce(?, transfer) WHERE nonce = ?",
@@ -306,19 +304,13 @@ class Journal:
 
     def drop_lease(self) -> None:
         """Not the submitter any more; where the jobs ran stays known."""
-        with self._transaction() as connection:
+        with transaction(self._connection) as connection:
             connection.execute("UPDATE lease SET pid = 0 WHERE nonce = ?", (self._nonce,))
 
     def last_lease(self) -> Lease | None:
         """Of whoever ran the jobs last, dead or alive; None before the first."""
         row = self._connection.execute("SELECT * FROM lease").fetchone()
         return None if row is None else lease_of(row)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        with self._connection:
-            yield self._connection
 
 
 def _lives(lease: Lease, now_s: float) -> bool:

@@ -11,7 +11,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ort_optim.errors import InputError
 
@@ -73,32 +76,72 @@ SCHEMA = (
     ) STRICT""",
 )
 
+DAMAGED = "damaged ({error}): restore it, or move the folder away and submit again"
+NOT_WRITABLE = "can't be written where it is ({error}): copy the folder to where it can"
+OUR_ENVIRONMENT = {
+    sqlite3.SQLITE_CORRUPT: DAMAGED,
+    sqlite3.SQLITE_NOTADB: DAMAGED,
+    sqlite3.SQLITE_FULL: "the disk is full: make room, then submit again to go on",
+    sqlite3.SQLITE_IOERR: "{error}: see to its disk, then submit again to go on",
+    sqlite3.SQLITE_BUSY: "{error}: another program has kept it for {wait_s:.0f} s",
+    sqlite3.SQLITE_READONLY: NOT_WRITABLE,
+    sqlite3.SQLITE_CANTOPEN: NOT_WRITABLE,
+    sqlite3.SQLITE_PERM: NOT_WRITABLE,
+}
+"""What SQLite meets that is no fault of ours, and what to do about it."""
 
-def open_file(folder: Path, *, create: bool) -> sqlite3.Connection:
+WAIT_S = 30.0  # for others who write
+
+
+class Connection(sqlite3.Connection):
+    """A connection for which the troubles of file and disk are an InputError of one line."""
+
+    path = Path()
+
+    def execute(  # type: ignore[override]
+        self, statement: str, values: Sequence[Any] = (), /
+    ) -> sqlite3.Cursor:
+        try:
+            return super().execute(statement, values)
+        except sqlite3.DatabaseError as error:
+            code = error.sqlite_errorcode & 0xFF  # without its details
+            if code not in OUR_ENVIRONMENT:
+                raise
+            told = OUR_ENVIRONMENT[code].format(error=error, wait_s=WAIT_S)
+            raise InputError(f"{self.path}: {told}") from None
+
+
+def open_file(folder: Path, *, create: bool) -> Connection:
     """The journal in `folder`, checked; made where it is absent and `create` says so.
 
-    Raises InputError: no journal there, or one that must not be trusted.
+    Where the folder can't be written, the journal can be read. Raises InputError: no journal there,
+    or one that must not be trusted.
     """
     path = folder / FILE
     if create:
         _make(folder, path)
     _check_owner(folder, path)
+    read_only = not create and not os.access(folder, os.W_OK)
+    if read_only and (folder / f"{FILE}-wal").exists():
+        raise InputError(f"{path}: {NOT_WRITABLE.format(error='and its last entries are apart')}")
+    name = path.absolute().as_uri() + ("?immutable=1" if read_only else "")
+    connection = sqlite3.connect(
+        name, timeout=WAIT_S, isolation_level=None, factory=Connection, uri=True
+    )
+    connection.path = path
     try:
-        connection = sqlite3.connect(path, timeout=30.0, isolation_level=None)
-        try:
-            connection.row_factory = sqlite3.Row
-            connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute("PRAGMA trusted_schema = OFF")
-            if create:
-                _fill_when_empty(connection)
-            _check_content(connection, path)
-        except BaseException:
-            connection.close()
-            raise
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        if create:
+            _fill_when_empty(connection)
+        _check_content(connection, path)
     except sqlite3.DatabaseError as error:
-        raise InputError(
-            f"{path}: damaged ({error}): restore it, or move the folder away and submit again"
-        ) from None
+        connection.close()
+        raise InputError(f"{path}: {DAMAGED.format(error=error)}") from None
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -109,6 +152,8 @@ def _make(folder: Path, path: Path) -> None:
     except FileExistsError:
         if not folder.is_dir():
             raise InputError(f"{folder}: not a folder: give another with --state") from None
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror}: give another with --state") from None
 
 
 def _check_owner(folder: Path, path: Path) -> None:
@@ -131,10 +176,22 @@ def _check_owner(folder: Path, path: Path) -> None:
             )
 
 
-def _fill_when_empty(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
+@contextmanager
+def transaction(connection: Connection) -> Iterator[Connection]:
+    """All of what is done within, or nothing."""
     connection.execute("BEGIN IMMEDIATE")
-    with connection:
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.rollback()
+        raise
+
+
+def _fill_when_empty(connection: Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    with transaction(connection):
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             return
         if connection.execute("PRAGMA application_id").fetchone()[0]:
@@ -145,7 +202,7 @@ def _fill_when_empty(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def _check_content(connection: sqlite3.Connection, path: Path) -> None:
+def _check_content(connection: Connection, path: Path) -> None:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application != APPLICATION_ID:
@@ -162,6 +219,4 @@ def _check_content(connection: sqlite3.Connection, path: Path) -> None:
         raise InputError(f"{path}: its tables are not those of ort_optim {VERSION}: refused")
     verdict = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if verdict != "ok":
-        raise InputError(
-            f"{path}: damaged ({verdict}): restore it, or move the folder away and submit again"
-        )
+        raise InputError(f"{path}: {DAMAGED.format(error=verdict)}")

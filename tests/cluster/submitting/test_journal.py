@@ -4,7 +4,6 @@ import itertools
 import multiprocessing
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,6 @@ from ort_optim.cluster.jobs import Job, Resources
 from ort_optim.cluster.plan import Placement
 from ort_optim.cluster.states import FOLLOWING, OVER, Answer, State
 from ort_optim.cluster.submitting.journal import Journal, LeaseLostError
-from ort_optim.cluster.submitting.journal_file import FILE, VERSION
 from ort_optim.cluster.submitting.records import (
     job_from_text,
     job_to_text,
@@ -45,15 +43,6 @@ def submit(journal: Journal, *jobs: Job, again: bool = False):
 
 def command(name: str, **others) -> Job:
     return Job(name, command=("true",), **others)
-
-
-def damage(path: Path, statement: str) -> None:
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA writable_schema = ON")
-    connection.execute(statement)
-    connection.commit()
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
 
 
 def test_jobs_and_placements_come_back_equal():
@@ -246,6 +235,7 @@ WRITER = """
 import os, sys, signal
 from pathlib import Path
 from ort_optim.cluster.jobs import Job
+from ort_optim.cluster.submitting import journal_file
 from ort_optim.cluster.submitting.journal import Journal
 journal = Journal.open(Path(sys.argv[1]), create=True)
 for index in range(1000):
@@ -268,84 +258,6 @@ def test_a_killed_writer_leaves_whole_transactions_and_all_it_told_of(tmp_path):
             count = len(journal.records())
         assert count % 3 == 0
         assert count >= 3 * (told + 1)
-
-
-@pytest.mark.parametrize(
-    ("statement", "message"),
-    [
-        (f"PRAGMA user_version = {VERSION + 1}", "newer ort_optim"),
-        ("PRAGMA application_id = 7", "not a journal"),
-        ("CREATE TRIGGER evil AFTER INSERT ON jobs BEGIN DELETE FROM jobs; END", "not those of"),
-        ("ALTER TABLE jobs ADD COLUMN more TEXT", "not those of"),
-        ("DROP TABLE lease", "not those of"),
-    ],
-)
-def test_a_forged_or_newer_journal_is_refused_in_one_line(tmp_path, statement, message):
-    Journal.open(tmp_path / "s", create=True).close()
-    damage(tmp_path / "s" / FILE, statement)
-    for create in (False, True):
-        with pytest.raises(InputError, match=message) as caught:
-            Journal.open(tmp_path / "s", create=create)
-        assert "\n" not in str(caught.value)
-
-
-def test_a_damaged_journal_is_refused(tmp_path):
-    with Journal.open(tmp_path / "s", create=True) as journal:
-        submit(journal, *(command(f"j{index}") for index in range(300)))
-    path = tmp_path / "s" / FILE
-    content = bytearray(path.read_bytes())
-    for start in range(8192, len(content) - 512, 4096):
-        content[start : start + 512] = os.urandom(512)
-    path.write_bytes(content)
-    with pytest.raises(InputError, match="damaged"):
-        Journal.open(tmp_path / "s")
-    path.write_bytes(b"no data base at all" * 100)
-    with pytest.raises(InputError, match="damaged"):
-        Journal.open(tmp_path / "s")
-
-
-def test_what_others_can_write_is_refused(tmp_path):
-    Journal.open(tmp_path / "s", create=True).close()
-    for path, mode in ((tmp_path / "s" / FILE, 0o666), (tmp_path / "s", 0o777)):
-        before = path.stat().st_mode
-        path.chmod(mode)
-        with pytest.raises(InputError, match="others can write it"):
-            Journal.open(tmp_path / "s")
-        path.chmod(before)
-
-
-def test_a_link_in_place_of_the_journal_is_refused(tmp_path):
-    Journal.open(tmp_path / "real", create=True).close()
-    (tmp_path / "s").mkdir(mode=0o700)
-    (tmp_path / "s" / FILE).symlink_to(tmp_path / "real" / FILE)
-    with pytest.raises(InputError, match="refused"):
-        Journal.open(tmp_path / "s", create=True)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_the_journal_of_another_user_is_refused(tmp_path):
-    Journal.open(tmp_path / "s", create=True).close()
-    os.chown(tmp_path / "s" / FILE, 12345, 12345)
-    with pytest.raises(InputError, match="another user"):
-        Journal.open(tmp_path / "s")
-
-
-def test_where_nothing_was_submitted_there_is_no_journal(tmp_path):
-    with pytest.raises(InputError, match="no jobs were submitted there"):
-        Journal.open(tmp_path)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="not a folder"):
-        Journal.open(tmp_path / "file", create=True)
-
-
-def test_the_journal_and_its_folder_are_private(tmp_path):
-    old = os.umask(0)
-    try:
-        Journal.open(tmp_path / "s", create=True).close()
-    finally:
-        os.umask(old)
-    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o700
-    assert (tmp_path / "s" / FILE).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_rerun_keeps_the_definition_of_the_file(journal):
