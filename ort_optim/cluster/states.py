@@ -75,6 +75,11 @@ class Record:
         """The server whose keeper has the job, empty when it has no slot."""
         return self.placements[0].server if self.placements else ""
 
+    def waited_s(self, now_s: float) -> float:
+        """How long it was, and is, in the queue."""
+        queued = self.state is State.QUEUED
+        return self.wait_s + (max(0.0, now_s - self.since_s) if queued else 0.0)
+
 
 @dataclass(frozen=True)
 class Event:

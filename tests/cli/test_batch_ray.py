@@ -123,7 +123,7 @@ def test_interrupted_from_the_keyboard_it_ends_and_goes_on(tmp_path):
     os.killpg(first.pid, signal.SIGINT)  # as a terminal does: Ray's processes get it too
     out, _ = first.communicate(timeout=WAIT_S)
     assert first.returncode == 130, out
-    assert "running jobs were ended" in out
+    assert "1 running job ended" in out
     (program.state / "jobs/x/work/go").touch()
     code, out = program.call("submit", "jobs.yaml")
     assert code == 0, out

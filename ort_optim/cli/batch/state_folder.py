@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import platformdirs
 
 from ort_optim.cluster.jobs import JobFile
 from ort_optim.cluster.submitting.journal import Journal
+from ort_optim.cluster.submitting.journal_file import FILE
 from ort_optim.errors import InputError
 
 SUFFIX = ".batch"
@@ -25,30 +27,36 @@ def add_state_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def default_state(file: JobFile) -> Path:
-    """In the folder that holds all outputs; beside the job file when nothing has an output."""
+def state_of(file: JobFile) -> Path:
+    """Where the file was submitted before, also if its outputs have moved since.
+
+    Else in the folder that holds all outputs; beside the job file when nothing has an output, or
+    nothing but the root of the file system holds them all.
+    """
+    before = _read(_note_of(file))
+    if before is not None and (before / FILE).exists():
+        return before
     outputs = [job.output.absolute().parent for job in file.jobs if job.output is not None]
-    folder = Path(os.path.commonpath(outputs)) if outputs else file.path.absolute().parent
+    folder = Path(os.path.commonpath(outputs)) if outputs else Path("/")
+    if folder == folder.parent:
+        folder = file.path.absolute().parent
     return folder / f"{file.path.stem}{SUFFIX}"
 
 
-def remember(state: Path) -> None:
-    """Make it the one that commands mean when nothing is said."""
-    note = _note()
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(str(state.absolute()), encoding="utf-8")
+def remember(state: Path, file: JobFile | None) -> None:
+    """Make it the batch that commands mean when nothing is said, and the one of this file."""
+    for note in (_last(), *([_note_of(file)] if file is not None else [])):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(str(state.absolute()), encoding="utf-8")
 
 
 def open_journal(args: argparse.Namespace) -> Journal:
     """The journal a command means. Raises InputError: there is none, or a doubtful one."""
     if args.state is not None:
         return Journal.open(args.state)
-    try:
-        folder = Path(_note().read_text(encoding="utf-8"))
-    except OSError:
-        raise InputError(
-            "nothing was submitted from here yet: say which batch with --state DIR"
-        ) from None
+    folder = _read(_last())
+    if folder is None:
+        raise InputError("nothing was submitted from here yet: say which batch with --state DIR")
     return Journal.open(folder)
 
 
@@ -57,5 +65,17 @@ def without_separator(words: Sequence[str]) -> list[str]:
     return list(words[1:] if words[:1] == ["--"] else words)
 
 
-def _note() -> Path:
+def _last() -> Path:
     return platformdirs.user_state_path("ort_optim") / "last_batch"
+
+
+def _note_of(file: JobFile) -> Path:
+    digest = hashlib.sha256(os.fsencode(file.path.absolute())).hexdigest()
+    return platformdirs.user_state_path("ort_optim") / "batches" / digest
+
+
+def _read(note: Path) -> Path | None:
+    try:
+        return Path(note.read_text(encoding="utf-8"))
+    except OSError:
+        return None

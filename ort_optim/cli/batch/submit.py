@@ -8,7 +8,7 @@ import importlib.util
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -16,10 +16,10 @@ from rich.console import Console
 from ort_optim.cli.batch.job_file import load_jobs
 from ort_optim.cli.batch.plan import add_policy_arguments, policy_of
 from ort_optim.cli.batch.progress import Board
-from ort_optim.cli.batch.state_folder import default_state, remember
+from ort_optim.cli.batch.state_folder import remember, state_of
 from ort_optim.cli.batch.summary import check_summary_path
 from ort_optim.cli.batch.tables import print_summary
-from ort_optim.cluster.jobs import Job
+from ort_optim.cluster.jobs import Job, JobFile
 from ort_optim.cluster.placement.planner import plan
 from ort_optim.cluster.plan import ServerClass
 from ort_optim.cluster.ray.actor_backend import ActorBackend
@@ -27,12 +27,13 @@ from ort_optim.cluster.ray.door import LOCAL
 from ort_optim.cluster.ray.ray_backend import connect
 from ort_optim.cluster.servers import Cluster, read_cluster
 from ort_optim.cluster.states import OCCUPYING, OVER, Lease, State
-from ort_optim.cluster.submitting.driver import Driver, Limits
+from ort_optim.cluster.submitting.driver import STOPPED, Driver, Limits
 from ort_optim.cluster.submitting.journal import Journal, Submitted
 from ort_optim.cluster.submitting.summary import rows_of, write_summary
 from ort_optim.cluster.submitting.tokens import make_token, may_act, owner_of
 from ort_optim.cluster.submitting.turns import Planner
 from ort_optim.errors import InputError
+from ort_optim.report.units import plural
 
 NAME = "submit"
 HELP = "run the jobs of a file on Ray: on this machine, or on a cluster; goes on where it stopped"
@@ -112,16 +113,15 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(RAY_MISSING)
     file = load_jobs(args.jobs)
     wanted = read_cluster(args.cluster) if args.cluster else None
-    state = args.state or default_state(file)
-    console = Console(highlight=False, stderr=False)
+    state = args.state or state_of(file)
+    console = Console(highlight=False)
     with Journal.open(state, create=True) as journal:
         _check_owners(journal, file.jobs)
         other = journal.take_lease()
         if other is not None:
             return _another(args, journal, other, console)
         try:
-            remember(state)
-            stopped = _submit_and_run(args, journal, file.jobs, wanted, console)
+            stopped = _submit_and_run(args, journal, file, wanted, console)
         finally:
             journal.drop_lease()
         rows = rows_of(journal)
@@ -137,24 +137,26 @@ def run(args: argparse.Namespace) -> int:
 def _submit_and_run(
     args: argparse.Namespace,
     journal: Journal,
-    jobs: Sequence[Job],
+    file: JobFile,
     wanted: Cluster | None,
     console: Console,
 ) -> int:
     """Run all; the number of the signal that stopped it, or 0."""
     _check_same_place(args, journal)
-    unfinished = _unfinished(journal, jobs, again=args.again)
+    unfinished = _unfinished(journal, file.jobs, again=args.again)
     backend: ActorBackend | None = None
     classes: Mapping[str, ServerClass] = {}
     try:
         if unfinished:
-            backend = connect(args.address, journal.folder, wanted, transfer=args.transfer)
+            with _waiting(args, console):
+                backend = connect(args.address, journal.folder, wanted, transfer=args.transfer)
             classes = _check_plan(args, unfinished, backend.cluster())
-        owners = {job.id: owner_of(job.owner) for job in jobs}
+        owners = {job.id: owner_of(job.owner) for job in file.jobs}
         digests = {owner: make_token(owner) for owner in owners.values()}
-        told = journal.submit(jobs, owners, digests, again=args.again)
+        told = journal.submit(file.jobs, owners, digests, again=args.again)
+        remember(journal.folder, None if args.state else file)
         if not args.quiet:
-            _tell(told, journal, console)
+            _tell(told, journal, file)
         if backend is None:
             return 0
         journal.beat(backend.address, transfer=args.transfer)
@@ -167,7 +169,7 @@ def _submit_and_run(
             if not driver.run(lambda: not signals) and not signals:
                 console.print("no server can take what is left: submit again when there is one")
         if signals and not args.quiet:
-            _tell_stopped(driver, console)
+            _tell_stopped(driver)
         return signals[0] if signals else 0
     finally:
         if backend is not None:
@@ -237,25 +239,52 @@ def _another(args: argparse.Namespace, journal: Journal, lease: Lease, console: 
     return 0 if all(row.record.state is State.DONE for row in rows) else NOT_ALL_DONE
 
 
-def _tell(told: Submitted, journal: Journal, console: Console) -> None:
+def _waiting(args: argparse.Namespace, console: Console) -> AbstractContextManager[object]:
+    """What a terminal shows while Ray takes its seconds to start."""
+    if args.quiet or not console.is_terminal:
+        return nullcontext()
+    local = args.address == LOCAL
+    return console.status(
+        "starting Ray on this machine" if local else f"connecting to Ray at {args.address}"
+    )
+
+
+def _tell(told: Submitted, journal: Journal, file: JobFile) -> None:
     words = [
         f"{len(ids)} {word}"
         for ids, word in ((told.added, "new"), (told.changed, "changed"), (told.again, "again"))
         if ids
     ]
-    print(f"{len(journal.records())} jobs ({', '.join(words) or 'as before'}) in {journal.folder}")
+    records = journal.records()
+    changes = ", ".join(words) or "as before"
+    print(f"{plural(len(records), 'job')} ({changes}) in {journal.folder}")
     for job, state in told.left.items():
         way = "--again runs it once more" if state in OVER else "`batch patch` changes it now"
         print(f"{job} has changed in the file, but is {state}: left as it was; {way}")
+    listed = {job.id for job in file.jobs}
+    for record in records:
+        if record.id not in listed and record.state not in OVER:
+            print(
+                f"{record.id} is not in the file any more, and {record.state} all the same; "
+                "`batch cancel` ends it"
+            )
 
 
-def _tell_stopped(driver: Driver, console: Console) -> None:
-    held = sum(record.state is State.HELD for record in driver.records.values())
-    text = "interrupted: "
-    text += "running jobs go on" if driver.backend.outlives else "running jobs were ended"
-    if held:
-        text += f", {held} held stay as they are"
-    print(f"{text}; submit the same file again to go on")
+def _tell_stopped(driver: Driver) -> None:
+    records = driver.records.values()
+    running = sum(record.state is State.RUNNING for record in records)
+    ended = sum(record.state is State.QUEUED and record.cause == STOPPED for record in records)
+    held = sum(record.state is State.HELD for record in records)
+    told = [
+        text
+        for count, text in (
+            (running, f"{plural(running, 'job')} still running"),
+            (ended, f"{plural(ended, 'running job')} ended"),
+            (held, f"{held} held"),
+        )
+        if count
+    ]
+    print(f"interrupted: {', '.join(told) or 'nothing ran'}; submit the same file again to go on")
 
 
 @contextmanager

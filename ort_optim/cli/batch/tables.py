@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ort_optim.cli.batch.progress import STYLES, place
 from ort_optim.cli.tables import cell, make_console, make_table
-from ort_optim.cluster.states import OVER, Record, State
+from ort_optim.cluster.states import OVER, Record
 from ort_optim.cluster.submitting.summary import HEADINGS, Row, headline, seconds_text
 from ort_optim.report.console import show
 
@@ -30,9 +30,9 @@ def print_summary(rows: Sequence[Row]) -> None:
     show(console, Text(headline(rows)))
 
 
-def status_table(records: Sequence[Record], now_s: float | None = None) -> Table:
+def status_table(records: Sequence[Record]) -> Table:
     """A row per job: where it is, since when, why."""
-    now_s = time.time() if now_s is None else now_s
+    now_s = time.time()
     table = make_table(make_console(), COLUMNS, left=LEFT)
     for record in records:
         table.add_row(
@@ -41,18 +41,12 @@ def status_table(records: Sequence[Record], now_s: float | None = None) -> Table
             cell(place(record)),
             cell(str(record.attempt or "")),
             cell(str(record.starts or "")),
-            cell(seconds_text(waited_s(record, now_s))),
+            cell(seconds_text(record.waited_s(now_s))),
             cell("" if record.state in OVER else seconds_text(max(0.0, now_s - record.since_s))),
             cell(record.last_step),
             cell(record.cause or record.note),
         )
     return table
-
-
-def waited_s(record: Record, now_s: float) -> float:
-    """How long it was, and is, in the queue."""
-    queued = record.state is State.QUEUED
-    return record.wait_s + (max(0.0, now_s - record.since_s) if queued else 0.0)
 
 
 def as_dict(record: Record) -> dict[str, Any]:

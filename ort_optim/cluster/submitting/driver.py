@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ort_optim.cluster.keeping.status import Status
@@ -35,6 +35,7 @@ NO_ROOM_PAUSE_S = 5.0
 PLAN_WITHIN_TURN_S = 0.1  # so long a turn waits for a plan
 PAUSE_PER_PLANNING = 2.0  # at most a third of the time is spent planning
 STOP_WITHIN_S = 30.0  # more than a keeper gives a job to end by itself
+STOPPED = "stopped with the submitter"  # the cause of jobs that go on at the next `submit`
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ class Driver:
         elif status.state is State.LOST:
             self._lose(record, status.cause)
         elif status.state is State.CANCELLED and record.id not in self._cancelled:
-            self._lose(record, "stopped with the submitter" if self._stopping else status.cause)
+            self._lose(record, STOPPED if self._stopping else status.cause)
         elif status.state in OVER:
             self.backend.forget(record.id)
             kept = record.cause if record.state is State.HELD else ""
@@ -328,10 +329,14 @@ class Driver:
         for job, reason in turn.hopeless.items():
             if self.records[job].state is State.QUEUED:
                 self.move(job, State.FAILED, reason)
-        for job, note in turn.notes.items():
-            if self.records[job].note != note and self.records[job].state is State.QUEUED:
-                self.journal.note(job, note=note)
-                self.records[job] = self.journal.record(job)
+        notes = {
+            job: note
+            for job, note in turn.notes.items()
+            if self.records[job].note != note and self.records[job].state is State.QUEUED
+        }
+        self.journal.tell_why_waiting(notes)
+        for job, note in notes.items():
+            self.records[job] = replace(self.records[job], note=note)
         for job, placements in turn.starts.items():
             record = self.records[job]
             if job in self._paused or record.state is not State.QUEUED:

@@ -189,8 +189,15 @@ class Journal:
         with transaction(self._connection) as connection:
             self._move(connection, job, after, cause, values, self._clock())
 
+    def tell_why_waiting(self, notes: Mapping[str, str]) -> None:
+        """Job -> why it still waits; hundreds at once, so in one transaction."""
+        if notes:
+            with transaction(self._connection) as connection:
+                for job, note in notes.items():
+                    connection.execute("UPDATE jobs SET note = ? WHERE id = ?", (note, job))
+
     def note(self, job: str, **values: str | int) -> None:
-        """What may change within a state: note, starts, last_step, container."""
+        """What may change within an attempt: starts, last_step, container."""
         settings = ", ".join(f"{name} = ?" for name in values)
         with transaction(self._connection) as connection:
             connection.execute(f"UPDATE jobs SET {settings} WHERE id = ?", (*values.values(), job))

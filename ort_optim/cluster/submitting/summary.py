@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class Row:
             record.id,
             str(record.state),
             record.server,
-            seconds_text(record.wait_s),
+            seconds_text(record.waited_s(time.time())),
             seconds_text(ran_s) if ran_s else "",
             time_text(self.before_ms) if self.before_ms else "",
             time_text(self.after_ms) if self.after_ms else "",

@@ -8,7 +8,7 @@ started.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ort_optim.cluster.links import chains_s
@@ -70,10 +70,11 @@ class Planner:
             decided = self._ask(waiting, cluster, classes={}, **arguments)
         self._classes = decided.classes
         for planned in decided.planned:
-            if planned.start_s <= AT_ONCE_S and not _left(records[planned.job], records):
+            left = _left(records[planned.job], records)
+            if planned.start_s <= AT_ONCE_S and not left:
                 turn.starts[planned.job] = planned.placements
             else:
-                turn.notes[planned.job] = planned.why
+                turn.notes[planned.job] = _why_later(left)
         turn.notes |= {refused.job: refused.reason for refused in decided.refused}
         return turn
 
@@ -108,6 +109,14 @@ def held_share(records: list[Record], cluster: Cluster) -> float:
     held_cpus = sum(placement.milli_cpus for placement in placements)
     held_gpus = sum(milli for placement in placements for _, milli in placement.devices)
     return max(held_cpus / max(cpus, 1), held_gpus / max(gpus, 1))
+
+
+def _why_later(left: Sequence[str]) -> str:
+    """Why a job that was planned does not start now. No times: they would be outdated when read."""
+    if not left:
+        return "waits for room"
+    more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+    return f"comes after {', '.join(left[:3])}{more}"
 
 
 def _planned(record: Record, now_s: float) -> Planned:

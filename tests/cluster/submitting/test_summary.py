@@ -1,6 +1,7 @@
 """The summary: gains come from the jobs' own reports, and text from outside stays text."""
 
 import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -61,6 +62,13 @@ def test_jobs_without_a_report_have_their_cause_and_no_gain(journal):
     (row,) = rows_of(journal)
     assert (row.gain, row.note) == (None, "exit 1")
     assert headline([row]) == "1 job: 1 failed"
+
+
+def test_what_still_waits_has_waited_until_now(tmp_path):
+    with Journal.open(tmp_path / "s", create=True, clock=lambda: time.time() - 3600) as journal:
+        journal.submit([Job("x", command=("true",))], {"x": "ann"}, {"ann": "d"})
+        (row,) = rows_of(journal)
+    assert "1 h 0 min" in row.cells()
 
 
 def test_a_damaged_report_is_told_and_stops_nothing(journal, tmp_path):
