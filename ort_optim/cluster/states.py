@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from ort_optim.cluster.jobs import Job
@@ -119,3 +120,4 @@ class Lease:
     beat_s: float
     address: str  # of the Ray cluster, for `debug` from elsewhere
     transfer: bool  # the jobs' folders are on their servers, not in the state folder
+    folder: Path  # where the journal was then; elsewhere than now if this one is a copy

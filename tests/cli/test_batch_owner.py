@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
 import pytest
 
+from ort_optim.cli import main
 from ort_optim.cluster.states import State
 from ort_optim.cluster.submitting.tokens import token_file
 
@@ -102,6 +104,25 @@ def test_only_the_owner_may_act(desk, capsys):
     assert err.count("belongs to another ann") == 6
     assert "whose token you do not have" in err
     assert desk.path("x") == [State.RUNNING, State.HELD, State.FAILED]
+
+
+def test_a_copy_of_the_state_folder_does_not_reach_the_jobs_of_the_original(desk, capsys):
+    desk.jobs("id: bad, command: ['false']")
+    copy = desk.folder / "copy"
+
+    def owner() -> None:
+        desk.until_state("bad", State.HELD)
+        shutil.copytree(desk.state, copy)
+        assert main(["batch", "restart", "bad", "--state", str(copy)]) == 2
+        assert main(["batch", "submit", str(desk.file), "--state", str(copy)]) == 2
+        assert desk.batch("release", "bad") == 0
+
+    desk.meanwhile(owner)
+    assert desk.submit() == 3
+    err = capsys.readouterr().err
+    assert "no submitter runs for these jobs" in err
+    assert f"bad is HELD in {desk.state}, which this folder is a copy of" in err
+    assert desk.path("bad") == [State.RUNNING, State.HELD, State.FAILED]
 
 
 @pytest.mark.parametrize("destination", ["../out", "/tmp/out", "a/../../out"])

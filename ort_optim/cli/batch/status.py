@@ -68,5 +68,5 @@ def _shown(journal: Journal) -> Group:
     lease = journal.lease()
     told = ", ".join(f"{counts[state]} {state.lower()}" for state in State if counts[state])
     run_by = f"run by process {lease.pid} on {lease.host}" if lease else "no submitter runs"
-    line = Text(f"{plural(len(records), 'job')}: {told}; {run_by}; {journal.folder}")
+    line = Text(f"{plural(len(records), 'job')}: {told or 'none yet'}; {run_by}; {journal.folder}")
     return Group(status_table(records), line)

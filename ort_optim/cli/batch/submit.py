@@ -186,6 +186,12 @@ def _check_same_place(args: argparse.Namespace, journal: Journal) -> None:
     """Jobs that run are found only where, and how, they were started."""
     last = journal.last_lease()  # with the address of the submitter before this one
     running = journal.records(*OCCUPYING)
+    original = journal.original()
+    if running and original is not None:
+        raise InputError(
+            f"{running[0].id} is {running[0].state} in {original}, which this folder is a copy of: "
+            f"submit with --state {original}"
+        )
     if last is None or not last.address or not running:
         return
     was_local = last.address == LOCAL

@@ -35,7 +35,7 @@ from ort_optim.cluster.states import (
     Request,
     State,
 )
-from ort_optim.cluster.submitting.journal_file import Connection, open_file, transaction
+from ort_optim.cluster.submitting.journal_file import FILE, Connection, open_file, transaction
 from ort_optim.cluster.submitting.records import (
     event_of,
     job_to_text,
@@ -268,12 +268,25 @@ class Journal:
     def lease(self) -> Lease | None:
         """Who runs the jobs now; None when nobody does, or the one who did is dead."""
         lease = self.last_lease()
-        return lease if lease is not None and _lives(lease, self._clock()) else None
+        if lease is None or self.original() is not None:
+            return None
+        return lease if _lives(lease, self._clock()) else None
+
+    def original(self) -> Path | None:
+        """The folder that this one is a copy of: what was started there is none of ours."""
+        lease = self.last_lease()
+        if lease is None:
+            return None
+        try:
+            copied = not (lease.folder / FILE).samefile(self.folder / FILE)
+        except OSError:
+            return None  # it was moved here
+        return lease.folder if copied else None
 
     def take_lease(self) -> Lease | None:
         """Become the one submitter; the other's lease where there is one alive.
 
-        Where jobs run is as with the one before until `beat` says otherwise.
+        Where jobs run is as with the one before until `beat` says otherwise, and so is `original`.
         """
         me = psutil.Process()
         with transaction(self._connection) as connection:
@@ -284,13 +297,15 @@ class Journal:
             connection.execute(
                 "INSERT OR REPLACE INTO lease VALUES "
                 "(1, ?, ?, ?, ?, ?, coalesce((SELECT address FROM lease), ''), "
-                "coalesce((SELECT transfer FROM lease), 0))",
+                "coalesce((SELECT transfer FROM lease), 0), "
+                "coalesce((SELECT folder FROM lease), ?))",
                 (
                     self._nonce,
                     me.pid,
                     me.create_time(),
                     socket.gethostname(),
                     self._clock(),
+                    str(self.folder.absolute()),
                 ),
             )
         return None
@@ -303,8 +318,8 @@ class Journal:
         with transaction(self._connection) as connection:
             changed = connection.execute(
                 "UPDATE lease SET beat_s = ?, address = coalesce(?, address), "
-                "transfer = coalesce(?, transfer) WHERE nonce = ?",
-                (self._clock(), address, transfer, self._nonce),
+                "transfer = coalesce(?, transfer), folder = ? WHERE nonce = ?",
+                (self._clock(), address, transfer, str(self.folder.absolute()), self._nonce),
             ).rowcount
         if not changed:
             raise LeaseLostError("another submitter has taken these jobs over: this one stops")

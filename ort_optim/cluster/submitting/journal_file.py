@@ -72,7 +72,8 @@ SCHEMA = (
         host TEXT NOT NULL,
         beat_s REAL NOT NULL,
         address TEXT NOT NULL,
-        transfer INTEGER NOT NULL
+        transfer INTEGER NOT NULL,
+        folder TEXT NOT NULL
     ) STRICT""",
 )
 

@@ -85,4 +85,5 @@ def lease_of(row: sqlite3.Row) -> Lease:
         row["beat_s"],
         row["address"],
         bool(row["transfer"]),
+        Path(row["folder"]),
     )

@@ -3,6 +3,7 @@
 import itertools
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -218,6 +219,27 @@ def test_the_lease_of_a_killed_submitter_is_free_at_once(journal):
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, but not yet buried
     assert journal.take_lease() is None
     process.join()
+
+
+def test_a_copy_knows_its_original_and_has_no_part_in_its_lease(tmp_path):
+    with Journal.open(tmp_path / "s", create=True) as journal:
+        assert journal.original() is None
+        submit(journal, command("x"))
+        assert journal.take_lease() is None
+        shutil.copytree(tmp_path / "s", tmp_path / "copy")
+        (tmp_path / "link").symlink_to(tmp_path / "s")
+        with Journal.open(tmp_path / "link") as same:
+            assert same.original() is None
+            assert same.lease().pid == os.getpid()
+    with Journal.open(tmp_path / "copy") as copy:
+        assert copy.lease() is None
+        assert copy.take_lease() is None
+        assert copy.original() == tmp_path / "s"
+        copy.beat()  # it was found to be a batch of its own
+        assert copy.original() is None
+    (tmp_path / "s").rename(tmp_path / "moved")
+    with Journal.open(tmp_path / "moved") as moved:
+        assert moved.original() is None
 
 
 def test_a_lease_of_another_host_goes_stale_without_beats(tmp_path):
