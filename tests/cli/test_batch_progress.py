@@ -8,6 +8,7 @@ from rich.console import Console
 from ort_optim.cli.batch.progress import Board
 from ort_optim.cluster.jobs import Job
 from ort_optim.cluster.states import Record, State
+from ort_optim.cluster.submitting.driver import Limits
 
 
 def record(name: str, state: State) -> Record:
@@ -15,12 +16,12 @@ def record(name: str, state: State) -> Record:
     return Record(job, 0, "", state, "exit 1", "", 1, 1, (), 0.0, 0.0, 0.0, 0.0, "", "")
 
 
-def printed(*turns: dict[str, State]) -> list[str]:
+def printed(*turns: dict[str, State], hold: bool = True) -> list[str]:
     file = io.StringIO()
     board = Board(Console(file=file, width=200))
     for states in turns:
         records = {name: record(name, state) for name, state in states.items()}
-        board(SimpleNamespace(records=records))
+        board(SimpleNamespace(records=records, limits=Limits(hold=hold)))
     return file.getvalue().splitlines()
 
 
@@ -37,7 +38,17 @@ def test_they_are_told_of_again_when_it_happens_again() -> None:
     assert sum("nothing runs" in line for line in printed(stuck, going, stuck)) == 2
 
 
-def test_nothing_is_told_while_something_runs_or_nobody_waits() -> None:
-    one = {"a": State.HELD, "b": State.QUEUED, "c": State.RUNNING}
-    other = {"a": State.HELD, "b": State.DONE}
-    assert not [line for line in printed(one, other) if "nothing runs" in line]
+def test_nothing_of_it_is_told_while_something_runs() -> None:
+    turn = {"a": State.HELD, "b": State.QUEUED, "c": State.RUNNING}
+    assert not [line for line in printed(turn) if "nothing runs" in line]
+
+
+def test_it_is_told_when_only_held_jobs_are_left() -> None:
+    (line,) = [line for line in printed({"a": State.HELD, "b": State.DONE}) if "nothing" in line]
+    assert "this waits until held ones are restarted or released" in line
+
+
+def test_what_is_released_at_once_is_not_told_to_be_held() -> None:
+    held, over = {"a": State.HELD, "b": State.QUEUED}, {"a": State.FAILED, "b": State.QUEUED}
+    (line,) = printed(held, over, hold=False)
+    assert "a FAILED: exit 1" in line

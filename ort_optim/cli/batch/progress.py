@@ -40,7 +40,7 @@ class Board:
             transient=True,
             disable=quiet or not console.is_terminal,
         )
-        self._task = self._bar.add_task("")
+        self._task = self._bar.add_task("", total=None)
 
     def __enter__(self) -> Board:
         self._bar.start()
@@ -57,10 +57,12 @@ class Board:
             self._seen[record.id] = now
             news = before is None or before[0] is not record.state
             quiet_start = record.state is State.QUEUED and not (before and record.cause)
-            if news and not quiet_start and not (first and record.state in OVER):
+            released = record.state is State.HELD and not driver.limits.hold
+            if news and not (quiet_start or released or (first and record.state in OVER)):
                 self._tell(record)
         counts = Counter(record.state for record in driver.records.values())
-        self._tell_when_stuck(counts)
+        if driver.limits.hold:
+            self._tell_when_stuck(counts)
         over = sum(counts[state] for state in OVER)
         words = [
             f"{counts[state]} {state.lower()}"
@@ -72,15 +74,16 @@ class Board:
         )
 
     def _tell_when_stuck(self, counts: Counter[State]) -> None:
-        """Once, when nothing runs while held jobs have the room that others wait for."""
+        """Once, when nothing goes on until somebody sees to the held jobs."""
         was_stuck = self._is_stuck
         held, waiting = counts[State.HELD], counts[State.QUEUED]
-        self._is_stuck = bool(held and waiting) and not counts[State.RUNNING]
+        self._is_stuck = bool(held) and not counts[State.RUNNING]
         if self._is_stuck and not was_stuck:
+            what = f"{plural(waiting, 'job')} may have to wait" if waiting else "this waits"
             self._print(
                 Text(
-                    f"nothing runs: {plural(waiting, 'job')} may have to wait until held ones are "
-                    "restarted or released (`batch release JOB`; `submit --no-hold` holds none)"
+                    f"nothing runs: {what} until held ones are restarted or released "
+                    "(`batch release JOB`; `submit --no-hold` holds none)"
                 )
             )
 
