@@ -68,7 +68,9 @@ def test_interrupted_on_this_machine_it_goes_on_at_the_next_submit(desk, capsys)
 
     desk.meanwhile(owner)
     assert desk.submit() == 130
-    assert "submit the same file again to go on" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.count("interrupted: ending what runs (once more leaves it running)") == 1
+    assert "submit the same file again to go on" in out
     assert desk.record("x").state is State.QUEUED
     (desk.state / "jobs/x/work/go").touch()
     assert desk.submit() == 0

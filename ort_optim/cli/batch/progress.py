@@ -73,6 +73,10 @@ class Board:
             self._task, description=", ".join(words), completed=over, total=len(driver.records)
         )
 
+    def say(self, text: str) -> None:
+        """A line among the events."""
+        self._print(Text(text))
+
     def _tell_when_stuck(self, counts: Counter[State]) -> None:
         """Once, when nothing goes on until somebody sees to the held jobs."""
         was_stuck = self._is_stuck
@@ -80,11 +84,9 @@ class Board:
         self._is_stuck = bool(held) and not counts[State.RUNNING]
         if self._is_stuck and not was_stuck:
             what = f"{plural(waiting, 'job')} may have to wait" if waiting else "this waits"
-            self._print(
-                Text(
-                    f"nothing runs: {what} until held ones are restarted or released "
-                    "(`batch release JOB`; `submit --no-hold` holds none)"
-                )
+            self.say(
+                f"nothing runs: {what} until held ones are restarted or released "
+                "(`batch release JOB`; `submit --no-hold` holds none)"
             )
 
     def _tell(self, record: Record) -> None:

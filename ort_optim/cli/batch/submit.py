@@ -166,7 +166,13 @@ def _submit_and_run(
             driver = Driver(
                 journal, backend, Planner(ask, classes, args.ageing), limits=limits, observer=board
             )
-            if not driver.run(lambda: not signals) and not signals:
+
+            def goes_on() -> bool:
+                if signals and not driver.backend.outlives:
+                    board.say("interrupted: ending what runs (once more leaves it running)")
+                return not signals
+
+            if not driver.run(goes_on) and not signals:
                 console.print("no server can take what is left: submit again when there is one")
         if signals and not args.quiet:
             _tell_stopped(driver)

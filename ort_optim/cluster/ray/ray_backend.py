@@ -7,6 +7,7 @@ RayDoor             Ray as `actor_backend` needs it
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
@@ -89,6 +90,8 @@ class RayDoor:
 
     def __init__(self, name: str, **options: Any) -> None:
         self.ray = _import_ray()
+        # Once for each class: Ray disassembles and exports it every time.
+        self._remote_class = functools.cache(self.ray.remote)
         self.address = name
         _check_listens(name)
         try:
@@ -145,7 +148,7 @@ class RayDoor:
             "max_concurrency": 8,
             "scheduling_strategy": strategy,
         }
-        return self.ray.remote(cls).options(**options).remote(*arguments)
+        return self._remote_class(cls).options(**options).remote(*arguments)
 
     def kill(self, actor: Any) -> None:
         self.ray.kill(actor, no_restart=True)

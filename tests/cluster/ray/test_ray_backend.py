@@ -78,6 +78,8 @@ def test_jobs_run_on_the_servers_and_devices_that_were_planned(run):
         assert f"devices={devices} cuda={cuda}" in run.log(record.id)
     assert run.record("whole").placements[0].server in {"a", "b"}
     assert {run.record(f"part{index}").server for index in range(4)} <= {"c", "d"}
+    # Exporting the class takes longer than making the actor.
+    assert run.backend._door._remote_class.cache_info().misses == 1
 
 
 def test_the_actor_of_a_job_is_on_the_node_that_was_planned(run):
