@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from ort_optim.cluster.jobs import JobFile
+from ort_optim.cluster.ray.door import LOCAL
 from ort_optim.cluster.states import OVER, Record, State
-from ort_optim.cluster.submitting.driver import Driver
+from ort_optim.cluster.submitting.driver import STOPPED, Driver
+from ort_optim.cluster.submitting.journal import Journal, Submitted
 from ort_optim.report.console import show
 from ort_optim.report.units import plural, printable
 
@@ -105,6 +109,58 @@ class Board:
         else:
             show(self._console, line)
             self._console.file.flush()
+
+
+def while_connecting(
+    address: str, console: Console, *, quiet: bool
+) -> AbstractContextManager[object]:
+    """What a terminal shows while Ray takes its seconds to start."""
+    if quiet or not console.is_terminal:
+        return nullcontext()
+    local = address == LOCAL
+    return console.status(
+        "starting Ray on this machine" if local else f"connecting to Ray at {address}"
+    )
+
+
+def tell_submitted(told: Submitted, journal: Journal, file: JobFile) -> None:
+    """What a job file has changed, and what it has not."""
+    words = [
+        f"{len(ids)} {word}"
+        for ids, word in ((told.added, "new"), (told.changed, "changed"), (told.again, "again"))
+        if ids
+    ]
+    records = journal.records()
+    changes = ", ".join(words) or "as before"
+    print(f"{plural(len(records), 'job')} ({changes}) in {journal.folder}")
+    for job, state in told.left.items():
+        way = "--again runs it once more" if state in OVER else "`batch patch` changes it now"
+        print(f"{job} has changed in the file, but is {state}: left as it was; {way}")
+    listed = {job.id for job in file.jobs}
+    for record in records:
+        if record.id not in listed and record.state not in OVER:
+            print(
+                f"{record.id} is not in the file any more, and {record.state} all the same; "
+                "`batch cancel` ends it"
+            )
+
+
+def tell_stopped(driver: Driver) -> None:
+    """How a submitter that was interrupted leaves its jobs."""
+    records = driver.records.values()
+    running = sum(record.state is State.RUNNING for record in records)
+    ended = sum(record.state is State.QUEUED and record.cause == STOPPED for record in records)
+    held = sum(record.state is State.HELD for record in records)
+    told = [
+        text
+        for count, text in (
+            (running, f"{plural(running, 'job')} still running"),
+            (ended, f"{plural(ended, 'running job')} ended"),
+            (held, f"{held} held"),
+        )
+        if count
+    ]
+    print(f"interrupted: {', '.join(told) or 'nothing ran'}; submit the same file again to go on")
 
 
 def _details(record: Record) -> str:

@@ -8,14 +8,19 @@ import importlib.util
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
 from ort_optim.cli.batch.job_file import load_jobs
 from ort_optim.cli.batch.plan import add_policy_arguments, policy_of
-from ort_optim.cli.batch.progress import Board
+from ort_optim.cli.batch.progress import (
+    Board,
+    tell_stopped,
+    tell_submitted,
+    while_connecting,
+)
 from ort_optim.cli.batch.state_folder import remember, state_of
 from ort_optim.cli.batch.summary import check_summary_path
 from ort_optim.cli.batch.tables import print_summary
@@ -24,23 +29,21 @@ from ort_optim.cluster.placement.planner import plan
 from ort_optim.cluster.plan import ServerClass
 from ort_optim.cluster.ray.actor_backend import ActorBackend
 from ort_optim.cluster.ray.door import LOCAL
-from ort_optim.cluster.ray.ray_backend import connect
+from ort_optim.cluster.ray.ray_backend import RAY_MISSING, connect
 from ort_optim.cluster.servers import Cluster, read_cluster
 from ort_optim.cluster.states import OCCUPYING, OVER, Lease, State
-from ort_optim.cluster.submitting.driver import STOPPED, Driver, Limits
-from ort_optim.cluster.submitting.journal import Journal, Submitted
+from ort_optim.cluster.submitting.driver import Driver, Limits
+from ort_optim.cluster.submitting.journal import Journal
 from ort_optim.cluster.submitting.summary import rows_of, write_summary
 from ort_optim.cluster.submitting.tokens import make_token, may_act, owner_of
 from ort_optim.cluster.submitting.turns import Planner
 from ort_optim.errors import InputError
-from ort_optim.report.units import plural
 
 NAME = "submit"
 HELP = "run the jobs of a file on Ray: on this machine, or on a cluster; goes on where it stopped"
 
 NOT_ALL_DONE = 3
 LOOK_EVERY_S = 0.5
-RAY_MISSING = 'running jobs needs Ray, which is not installed: pip install "ort_optim[cluster]"'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,7 +151,7 @@ def _submit_and_run(
     classes: Mapping[str, ServerClass] = {}
     try:
         if unfinished:
-            with _waiting(args, console):
+            with while_connecting(args.address, console, quiet=args.quiet):
                 backend = connect(args.address, journal.folder, wanted, transfer=args.transfer)
             classes = _check_plan(args, unfinished, backend.cluster())
         owners = {job.id: owner_of(job.owner) for job in file.jobs}
@@ -156,7 +159,7 @@ def _submit_and_run(
         told = journal.submit(file.jobs, owners, digests, again=args.again)
         remember(journal.folder, None if args.state else file)
         if not args.quiet:
-            _tell(told, journal, file)
+            tell_submitted(told, journal, file)
         if backend is None:
             return 0
         journal.beat(backend.address, transfer=args.transfer)
@@ -175,7 +178,7 @@ def _submit_and_run(
             if not driver.run(goes_on) and not signals:
                 console.print("no server can take what is left: submit again when there is one")
         if signals and not args.quiet:
-            _tell_stopped(driver)
+            tell_stopped(driver)
         return signals[0] if signals else 0
     finally:
         if backend is not None:
@@ -249,54 +252,6 @@ def _another(args: argparse.Namespace, journal: Journal, lease: Lease, console: 
     if not args.quiet:
         print_summary(rows)
     return 0 if all(row.record.state is State.DONE for row in rows) else NOT_ALL_DONE
-
-
-def _waiting(args: argparse.Namespace, console: Console) -> AbstractContextManager[object]:
-    """What a terminal shows while Ray takes its seconds to start."""
-    if args.quiet or not console.is_terminal:
-        return nullcontext()
-    local = args.address == LOCAL
-    return console.status(
-        "starting Ray on this machine" if local else f"connecting to Ray at {args.address}"
-    )
-
-
-def _tell(told: Submitted, journal: Journal, file: JobFile) -> None:
-    words = [
-        f"{len(ids)} {word}"
-        for ids, word in ((told.added, "new"), (told.changed, "changed"), (told.again, "again"))
-        if ids
-    ]
-    records = journal.records()
-    changes = ", ".join(words) or "as before"
-    print(f"{plural(len(records), 'job')} ({changes}) in {journal.folder}")
-    for job, state in told.left.items():
-        way = "--again runs it once more" if state in OVER else "`batch patch` changes it now"
-        print(f"{job} has changed in the file, but is {state}: left as it was; {way}")
-    listed = {job.id for job in file.jobs}
-    for record in records:
-        if record.id not in listed and record.state not in OVER:
-            print(
-                f"{record.id} is not in the file any more, and {record.state} all the same; "
-                "`batch cancel` ends it"
-            )
-
-
-def _tell_stopped(driver: Driver) -> None:
-    records = driver.records.values()
-    running = sum(record.state is State.RUNNING for record in records)
-    ended = sum(record.state is State.QUEUED and record.cause == STOPPED for record in records)
-    held = sum(record.state is State.HELD for record in records)
-    told = [
-        text
-        for count, text in (
-            (running, f"{plural(running, 'job')} still running"),
-            (ended, f"{plural(ended, 'running job')} ended"),
-            (held, f"{held} held"),
-        )
-        if count
-    ]
-    print(f"interrupted: {', '.join(told) or 'nothing ran'}; submit the same file again to go on")
 
 
 @contextmanager

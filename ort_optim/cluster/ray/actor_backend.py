@@ -1,6 +1,8 @@
 """Jobs as actors on a cluster: each process of a job has one, and it drives the keeper there.
 
-`ActorBackend` is a `Backend` over what `Door` says a cluster can do.
+    ActorBackend        a `Backend` over what `Door` says a cluster can do, in this order:
+                        the methods of Backend; groups and actors; what comes back; what goes
+                        wrong; orders; the cluster
 
 Which node and which devices a job gets is our planner's choice: groups are pinned by node, the
 devices go to the job by its environment. So that Ray's count of GPUs can't disagree with the plan,
@@ -27,7 +29,7 @@ from ort_optim.cluster.ray import ray_slots
 from ort_optim.cluster.ray.door import LOCAL, Died, Door, Raised
 from ort_optim.cluster.ray.ray_actor import Found, JobActor
 from ort_optim.cluster.ray.ray_servers import Node, check_wanted, nodes_of, servers_of
-from ort_optim.cluster.ray.ray_slots import Again, Call, Pending, Process, Slot
+from ort_optim.cluster.ray.ray_slots import Again, Call, Pending, Process, Shared, Slot
 from ort_optim.cluster.ray.transfer import deliver, pack
 from ort_optim.cluster.servers import Cluster
 from ort_optim.cluster.states import State
@@ -37,8 +39,8 @@ from ort_optim.errors import InputError, OrtOptimError
 
 ROOM_S = 20.0  # Ray has so long to make room where we know there is some
 WATCH_S = 20.0
-AGAIN_S = 0.5
-NODES_S = 0.5
+AGAIN_S = 0.5  # before an actor that died is replaced
+NODES_S = 0.5  # so long Ray's word on its nodes counts
 SUSPECT_S = 10.0
 
 
@@ -64,7 +66,7 @@ class ActorBackend:
         self._slots: dict[str, Slot] = {}
         self._calls: dict[Any, Call] = {}
         self._again: list[Again] = []
-        self._shared: dict[tuple[str, int], tuple[Any, set[str]]] = {}
+        self._shared: dict[tuple[str, int], Shared] = {}  # by server and index
         self._news: list[News] = []
         self._suspect: dict[str, float] = {}  # servers that get nothing new until then
         self._nodes: dict[str, Node] = {}
@@ -115,10 +117,10 @@ class ActorBackend:
                 self._door.kill(process.actor)
         self._door.remove_group(slot.group)
         for device in ray_slots.shared_devices(slot.placements):
-            group, users = self._shared[device]
-            users.discard(job)
-            if not users:
-                self._door.remove_group(group)
+            shared = self._shared[device]
+            shared.users.discard(job)
+            if not shared.users:
+                self._door.remove_group(shared.group)
                 del self._shared[device]
         self._calls = {ref: call for ref, call in self._calls.items() if call.slot is not slot}
         self._again = [again for again in self._again if again.slot is not slot]
@@ -155,13 +157,10 @@ class ActorBackend:
             begun_s=time.monotonic(),
         )
         self._slots[job.id] = slot
-        for server, index in ray_slots.shared_devices(placements):
-            group, users = self._shared.get((server, index)) or (
-                self._group([{"GPU": 1}], [server]),
-                set(),
-            )
-            users.add(job.id)
-            self._shared[server, index] = group, users
+        for device in ray_slots.shared_devices(placements):
+            if device not in self._shared:
+                self._shared[device] = Shared(self._group([{"GPU": 1}], [device[0]]))
+            self._shared[device].users.add(job.id)
         for process in slot.processes:
             self._make_actor(slot, process)
 

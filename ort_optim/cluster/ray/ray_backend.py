@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ort_optim.hardware import Target
 
 NAMESPACE = "ort_optim"
+RAY_MISSING = 'running jobs needs Ray, which is not installed: pip install "ort_optim[cluster]"'
 OBJECT_STORE_BYTES = 256 << 20  # of Ray on this machine; only --transfer puts much in it
 CONNECT_S = 10.0
 SHARE_OF_MEMORY = 0.9  # of this machine, for jobs
@@ -188,9 +189,7 @@ def _import_ray() -> ModuleType:
         import ray
         import ray.util
     except ImportError:
-        raise InputError(
-            'running jobs needs Ray, which is not installed: pip install "ort_optim[cluster]"'
-        ) from None
+        raise InputError(RAY_MISSING) from None
     module: ModuleType = ray
     return module
 

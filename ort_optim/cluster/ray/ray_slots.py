@@ -55,6 +55,14 @@ class Pending:
 
 
 @dataclass
+class Shared:
+    """A device that jobs share, taken from Ray as a whole while any of them has a part of it."""
+
+    group: Any
+    users: set[str] = field(default_factory=set)
+
+
+@dataclass
 class Slot:
     """One attempt of a job."""
 
