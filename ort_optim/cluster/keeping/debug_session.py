@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
-import select
 import socket
 import threading
+from multiprocessing.connection import wait  # unlike `select`, for any number of open files
 from typing import Any, Literal, Protocol
 
 Stream = Literal["out", "err", "exit"]
@@ -68,7 +68,7 @@ class DebugSession:
         if self.exit_code is not None:
             return None
         while b"\n" not in self._buffer:
-            if not select.select([self._connection], [], [], timeout_s)[0]:
+            if not wait([self._connection], timeout_s):
                 return None
             try:
                 data = self._connection.recv(1 << 16)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from multiprocessing.connection import wait  # unlike `select`, for any number of open files
 from pathlib import Path
 
 from ort_optim.cluster.keeping.fence import open_fence
@@ -103,7 +103,7 @@ def _read_ready(reader: int) -> bytes | None:
     text = b""
     while not text.endswith(b"\n"):
         left = deadline - time.monotonic()
-        if left <= 0 or not select.select([reader], [], [], left)[0]:
+        if left <= 0 or not wait([reader], left):
             return None
         part = os.read(reader, 4096)
         if not part:

@@ -15,17 +15,20 @@ import base64
 import contextlib
 import json
 import os
+import select
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ort_optim.cluster.keeping.children import Children
 from ort_optim.cluster.keeping.control import Reader, Request, Writer
 from ort_optim.cluster.keeping.processes import descendants, kill
 
 CHUNK_BYTES = 1 << 16
-LAST_OUTPUT_S = 0.5
+LAST_BYTES = 1 << 20
+"""No pipe or terminal holds more: what comes later is not from the command that has ended."""
+LOOK_FOR_CLIENT_S = 0.2
 LARGEST_TERMINAL = 10_000
 
 
@@ -34,12 +37,17 @@ class Shells:
 
     def __init__(self, children: Children) -> None:
         self._children = children
-        self.pids: set[int] = set()
+        self._running: dict[int, asyncio.Future[int]] = {}
+
+    @property
+    def pids(self) -> set[int]:
+        """Of the commands themselves; more may be below them."""
+        return set(self._running)
 
     def kill(self) -> None:
         """End all of them."""
-        for pid in list(self.pids):
-            self._kill_tree(pid)
+        for pid, ended in list(self._running.items()):
+            self._kill_tree(pid, ended)
 
     async def run(
         self,
@@ -75,33 +83,33 @@ class Shells:
             raise
         finally:
             streams.close_child()
-        self.pids.add(process.pid)
+        self._running[process.pid] = ended
         try:
             await _tell(writer, {"ok": True})
             await _converse(streams, ended, reader, writer)
         finally:
-            if not ended.done():
-                self._kill_tree(process.pid)
-            self.pids.discard(process.pid)
+            self._kill_tree(process.pid, ended)
+            del self._running[process.pid]
             streams.close()
 
-    def _kill_tree(self, pid: int) -> None:
+    def _kill_tree(self, pid: int, ended: asyncio.Future[int]) -> None:
         def tree() -> list[int]:
-            return [pid, *descendants(pid)] if pid in self.pids and _is_there(pid) else []
+            # Once it is reaped the number may be another process's.
+            return [] if ended.done() else [pid, *descendants(pid)]
 
         kill(tree, self._children.reap, limit_s=1.0)
 
 
 class _Streams:
-    """The ends of pipes or of a terminal: three for the child, the others for us."""
+    """The ends of pipes or of a terminal: three for the child, the others, non-blocking, for us."""
 
     def __init__(self, child: tuple[int, int, int], stdin: int, outputs: dict[str, int]) -> None:
         self.child = child
-        self.stdin: BinaryIO = os.fdopen(stdin, "wb", buffering=0)
-        self.outputs: dict[str, BinaryIO] = {
-            name: os.fdopen(descriptor, "rb", buffering=0) for name, descriptor in outputs.items()
-        }
+        self.outputs = outputs
         self.is_terminal = len(outputs) == 1
+        self._stdin: int | None = stdin
+        for descriptor in (stdin, *outputs.values()):
+            os.set_blocking(descriptor, False)
 
     @classmethod
     def pipes(cls) -> _Streams:
@@ -114,14 +122,47 @@ class _Streams:
         _resize(master, size)
         return cls((slave, slave, slave), master, {"out": os.dup(master)})
 
+    async def write(self, data: bytes) -> None:
+        """Give the command all of it; without effect when it reads no more."""
+        loop = asyncio.get_running_loop()
+        while data and self._stdin is not None:
+            try:
+                data = data[os.write(self._stdin, data) :]
+            except BlockingIOError:
+                room = loop.create_future()
+                loop.add_writer(self._stdin, _settle, room)
+                try:
+                    await room
+                finally:
+                    loop.remove_writer(self._stdin)
+            except OSError:
+                return
+
+    async def end_input(self) -> None:
+        """Tell the command that no more comes."""
+        if self.is_terminal:
+            await self.write(b"\x04")  # what control-D sends
+        else:
+            self._close_stdin()
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """The client's terminal has another size now."""
+        if self.is_terminal:
+            _resize(self.outputs["out"], size)
+
     def close_child(self) -> None:
         for descriptor in set(self.child):
             os.close(descriptor)
 
     def close(self) -> None:
-        for file in (self.stdin, *self.outputs.values()):
-            with contextlib.suppress(OSError):
-                file.close()
+        self._close_stdin()
+        for descriptor in self.outputs.values():
+            os.close(descriptor)
+
+    def _close_stdin(self) -> None:
+        if self._stdin is not None:
+            os.close(self._stdin)
+            self._stdin = None
 
 
 async def _converse(
@@ -129,66 +170,87 @@ async def _converse(
 ) -> None:
     """Carry bytes both ways until the command ended or the client went away."""
     pumps = [
-        asyncio.create_task(_pump_out(name, file, writer)) for name, file in streams.outputs.items()
+        asyncio.create_task(_pump_out(name, descriptor, ended, writer))
+        for name, descriptor in streams.outputs.items()
     ]
     client = asyncio.create_task(_pump_in(streams, reader))
+    gone = asyncio.create_task(_client_gone(writer))
     try:
-        waits: list[asyncio.Future[Any]] = [ended, client]
+        waits: list[asyncio.Future[Any]] = [ended, client, gone]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
-            # What it left in the background may hold the pipes open for ever.
-            await asyncio.wait(pumps, timeout=LAST_OUTPUT_S)
+            await asyncio.wait(pumps)
             code = ended.result()
             await _tell(writer, {"exit": code if code >= 0 else 128 - code})
     finally:
-        for task in (client, *pumps):
+        for task in (client, gone, *pumps):
             task.cancel()
-        await asyncio.gather(client, *pumps, return_exceptions=True)
+        await asyncio.gather(client, gone, *pumps, return_exceptions=True)
 
 
-async def _pump_out(name: str, file: BinaryIO, writer: Writer) -> None:
+async def _pump_out(name: str, descriptor: int, ended: asyncio.Future[int], writer: Writer) -> None:
+    """All that the command writes, however slowly it is taken.
+
+    When the command has ended, what it left in the background may hold the pipe open for ever: all
+    that is in the pipe then is carried, and no end is waited for.
+    """
+    left = LAST_BYTES
+    with contextlib.suppress(OSError):  # the client went away; or EIO, the end of a terminal
+        while left > 0:
+            await _readable(descriptor, ended)
+            try:
+                data = os.read(descriptor, CHUNK_BYTES)
+            except BlockingIOError:
+                if ended.done():
+                    return
+                continue
+            if not data:
+                return
+            if ended.done():
+                left -= len(data)
+            await _tell(writer, {name: base64.b64encode(data).decode()})
+
+
+async def _readable(descriptor: int, ended: asyncio.Future[int]) -> None:
+    """Wait until there is something to read, or nobody who could write it."""
     loop = asyncio.get_running_loop()
-    source = asyncio.StreamReader(limit=CHUNK_BYTES)
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(source), file)
+    arrived = loop.create_future()
+    loop.add_reader(descriptor, _settle, arrived)
     try:
-        # A terminal whose last user ended gives EIO, which is its end of file.
-        with contextlib.suppress(ConnectionError, OSError):
-            while data := await source.read(CHUNK_BYTES):
-                await _tell(writer, {name: base64.b64encode(data).decode()})
+        await asyncio.wait([arrived, ended], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        transport.close()
+        loop.remove_reader(descriptor)
 
 
 async def _pump_in(streams: _Streams, reader: Reader) -> None:
     """Returns when the client went away."""
-    loop = asyncio.get_running_loop()
-    transport, protocol = await loop.connect_write_pipe(
-        asyncio.streams.FlowControlMixin, streams.stdin
-    )
-    sink = asyncio.StreamWriter(transport, protocol, None, loop)
-    try:
-        while line := await reader.readline():
-            message: dict[str, Any] = json.loads(line)
-            if "resize" in message:
-                rows, cols = message["resize"]
-                if streams.is_terminal:
-                    _resize(streams.outputs["out"].fileno(), _size(rows, cols))
-            elif message.get("eof"):
-                if streams.is_terminal:
-                    sink.write(b"\x04")  # what control-D sends
-                else:
-                    sink.close()
-            else:
-                with contextlib.suppress(ConnectionError, OSError):  # the command reads no more
-                    sink.write(base64.b64decode(message["in"]))
-                    await sink.drain()
-    finally:
-        transport.abort()
+    while line := await reader.readline():
+        message: dict[str, Any] = json.loads(line)
+        if "resize" in message:
+            rows, cols = message["resize"]
+            streams.resize(_size(rows, cols))
+        elif message.get("eof"):
+            await streams.end_input()
+        else:
+            await streams.write(base64.b64decode(message["in"]))
+
+
+async def _client_gone(writer: Writer) -> None:
+    """Returns when the client went away, also while what it sent waits to be read."""
+    connection = select.poll()
+    connection.register(writer.get_extra_info("socket").fileno(), 0)  # POLLHUP comes unasked
+    while not connection.poll(0):
+        await asyncio.sleep(LOOK_FOR_CLIENT_S)
 
 
 async def _tell(writer: Writer, message: dict[str, Any]) -> None:
     writer.write(json.dumps(message).encode() + b"\n")
     await writer.drain()
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _size(rows: object, cols: object) -> tuple[int, int]:
@@ -210,13 +272,3 @@ def _own_terminal() -> None:
     import termios
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-def _is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
