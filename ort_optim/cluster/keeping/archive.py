@@ -6,13 +6,13 @@ import contextlib
 import io
 import os
 import secrets
-import shutil
 import stat
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ort_optim.cluster.keeping.work_folder import WorkFolder
+from ort_optim.cluster.keeping.work_folder import WorkFolder, open_plain
 
 FILE = "archive.tar.gz"
 HEAD_BYTES = 1 << 20
@@ -39,12 +39,16 @@ def write_archive(folder: WorkFolder, path: Path) -> None:
         ):
             for member in _members(folder):
                 name = str(member.relative_to(folder.path))
-                content = _content(member, cut=member in (folder.log, folder.keeper_log))
-                if content is None or total + len(content) > LARGEST_BYTES:
+                cut = member in (folder.log, folder.keeper_log)
+                try:
+                    content, modified_s = _content(member, LARGEST_BYTES - total, cut=cut)
+                except (FileNotFoundError, NotADirectoryError):  # there is nothing of that name
+                    continue
+                except OSError:
                     left_out.append(name)
                     continue
                 total += len(content)
-                _add(archive, name, content, member.lstat().st_mtime)
+                _add(archive, name, content, modified_s)
             if left_out:
                 _add(archive, "LEFT-OUT", "\n".join(left_out).encode() + b"\n", 0)
         with temporary.open("rb") as written:
@@ -58,42 +62,58 @@ def write_archive(folder: WorkFolder, path: Path) -> None:
 def remove_bulk(folder: WorkFolder) -> None:
     """Remove the work folder and the patches, and the log where it is large. Links stay unread."""
     for place in (folder.work, folder.patches):
-        if place.is_symlink():
-            place.unlink()
-        else:
-            shutil.rmtree(place, ignore_errors=True)
+        _remove(place)
     with contextlib.suppress(OSError):
         if folder.log.lstat().st_size > HEAD_BYTES + TAIL_BYTES:
             folder.log.unlink()
 
 
+def _remove(place: Path) -> None:
+    """Remove a folder or a link, however deep it is and whatever permissions the job took away.
+
+    `shutil.rmtree` is at its end some hundred folders deep.
+    """
+    remove = ["rm", "-rf", str(place)]
+    unlock = ["find", str(place), "-type", "d", "!", "-perm", "-700"]
+    unlock += ["-exec", "chmod", "u+rwx", "{}", ";"]
+    for command in (remove, unlock, remove):
+        if os.path.lexists(place):
+            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+
 def _members(folder: WorkFolder) -> Iterator[Path]:
-    for path in (folder.job, folder.state, folder.log, folder.keeper_log, folder.report):
-        if path.exists():
-            yield path
-    yield from sorted(folder.patches.glob("*.json"))
-    if not folder.steps.is_symlink() and not folder.work.is_symlink():
-        yield from (path for name in STEPS if (path := folder.steps / name).exists())
+    """What is kept, where it is there."""
+    yield from (folder.job, folder.state, folder.log, folder.keeper_log, folder.report)
+    if _are_folders(folder.patches):
+        yield from sorted(folder.patches.glob("*.json"))
+    if _are_folders(folder.work, folder.steps):
+        yield from (folder.steps / name for name in STEPS)
 
 
-def _content(path: Path, *, cut: bool) -> bytes | None:
-    """Of a plain file all, or its two ends if it may be cut; None for others."""
+def _are_folders(*places: Path) -> bool:
+    """Whether they are there, are no links, and can be reached."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        return all(stat.S_ISDIR(place.lstat().st_mode) for place in places)
     except OSError:
-        return None
-    with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            return None
-        if facts.st_size <= HEAD_BYTES + TAIL_BYTES:
-            return file.read(HEAD_BYTES + TAIL_BYTES)
-        if not cut:
-            return file.read() if facts.st_size <= LARGEST_BYTES else None
+        return False
+
+
+def _content(path: Path, limit_bytes: int, *, cut: bool) -> tuple[bytes, float]:
+    """A plain file, or its two ends if it may be cut, and when it was changed, in seconds.
+
+    Raises OSError: it is absent, no plain file, too large, or can't be read.
+    """
+    with open_plain(path) as file:
+        facts = os.fstat(file.fileno())
+        skipped = facts.st_size - HEAD_BYTES - TAIL_BYTES if cut else 0
+        if facts.st_size - max(0, skipped) > limit_bytes:
+            raise OSError("too large")
+        if skipped <= 0:
+            return file.read(), facts.st_mtime
         head = file.read(HEAD_BYTES)
-        file.seek(facts.st_size - TAIL_BYTES)
-        skipped = facts.st_size - HEAD_BYTES - TAIL_BYTES
-        return head + f"\n... {skipped} bytes left out ...\n".encode() + file.read(TAIL_BYTES)
+        file.seek(skipped, os.SEEK_CUR)
+        middle = f"\n... {skipped} bytes left out ...\n".encode()
+        return head + middle + file.read(TAIL_BYTES), facts.st_mtime
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes, modified_s: float) -> None:

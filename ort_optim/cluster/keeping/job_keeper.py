@@ -104,6 +104,10 @@ class Keeper:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), self._spec.poll_s)
             self._look()
+        deadline = time.monotonic() + LAST_WRITE_S
+        while self._unwritten and not self._folder.is_gone() and time.monotonic() < deadline:
+            await asyncio.sleep(self._spec.poll_s)  # a full disk: all else is over
+            self._publish()
         await self._control.close()
 
     # Starting and ending
@@ -171,10 +175,6 @@ class Keeper:
         self._publish(
             state=state, cause=cause, fault=fault, frozen=False, pid=None, pid_started="", run=""
         )
-        deadline = time.monotonic() + LAST_WRITE_S
-        while self._unwritten and not self._folder.is_gone() and time.monotonic() < deadline:
-            time.sleep(self._spec.poll_s)  # a full disk: all else is over
-            self._publish()
         self._over.set()
 
     def _lose(self, why: str) -> None:

@@ -45,7 +45,8 @@ def bury(folder: WorkFolder) -> StateRecord:
             pid_started="",
             run="",
         )
-        write_state(folder, lost)
+        with contextlib.suppress(OSError):  # a full disk: who looks next writes it
+            write_state(folder, lost)
     with contextlib.suppress(OSError):
         record.socket.unlink()
     with contextlib.suppress(OSError):

@@ -16,6 +16,7 @@ The job can write all of it, so no name in it is followed when it turns out to b
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -122,17 +123,12 @@ class WorkFolder:
     def tail(self, lines: int) -> str:
         """The last lines of the log, at most 64 KiB of it."""
         try:
-            descriptor = os.open(self.log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with open_plain(self.log) as file:
+                start = max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES)
+                file.seek(start)
+                text = file.read(TAIL_BYTES).decode(errors="replace")
         except OSError:
             return ""
-        with os.fdopen(descriptor, "rb") as file:
-            facts = os.fstat(descriptor)
-            if not stat.S_ISREG(facts.st_mode):
-                return ""
-            size = facts.st_size
-            start = max(0, size - TAIL_BYTES)
-            file.seek(start)
-            text = file.read(TAIL_BYTES).decode(errors="replace")
         rows = text.splitlines()
         if start and len(rows) > 1:
             rows = rows[1:]  # most likely cut
@@ -223,15 +219,25 @@ def read_ours(path: Path, limit_bytes: int) -> bytes:
     Raises InputError: it is absent, too large, or not to be trusted.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = open_plain(path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}: no job to be found there") from None
-    with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(descriptor)
+    with file:
+        facts = os.fstat(file.fileno())
         check_ours(path, facts, stat.S_ISREG)
         if facts.st_size > limit_bytes:
             raise InputError(f"{path}: {facts.st_size} bytes, not what was written there: refused")
         return file.read(limit_bytes + 1)
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """A plain file, to be read. Raises OSError: it is absent, a link, something else, or shut."""
+    # Not to wait for a writer, where the job has put a pipe in its place.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "no plain file", str(path))
+    return os.fdopen(descriptor, "rb")
 
 
 def open_to_append(path: Path) -> BinaryIO:

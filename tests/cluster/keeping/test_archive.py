@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from pathlib import Path
 
@@ -92,3 +93,42 @@ def test_the_bulk_goes_and_links_lead_nowhere(folder: WorkFolder, tmp_path: Path
     remove_bulk(folder)
     assert (tmp_path / "precious" / "file").exists()
     assert not folder.work.is_symlink()
+
+
+def test_a_deep_tree_and_folders_without_permission_go_too(
+    folder: WorkFolder, tmp_path: Path
+) -> None:
+    (folder.work / "shut" / "inner").mkdir(parents=True)
+    (folder.work / "shut" / "inner" / "file").write_text("")
+    (folder.work / "shut").chmod(0)
+    steps = folder.steps
+    steps.mkdir()
+    (steps / "steps.json").write_text("{}")
+    steps.chmod(0)
+    depth = 1100  # deeper than Python may recurse
+    parent = os.open(folder.work, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=parent)
+        inner = os.open("d", os.O_RDONLY, dir_fd=parent)
+        os.close(parent)
+        parent = inner
+    os.close(parent)
+    write_archive(folder, tmp_path / "a.tar.gz")
+    remove_bulk(folder)
+    assert sorted(path.name for path in folder.path.iterdir()) == ["log", "state.json"]
+
+
+def test_what_the_job_put_in_place_of_our_files_is_named(
+    folder: WorkFolder, tmp_path: Path
+) -> None:
+    os.mkfifo(folder.job)
+    folder.report.mkdir()
+    (folder.patches / "0001.json").unlink()
+    folder.patches.rmdir()
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "secret.json").write_text("secret")
+    folder.patches.symlink_to(tmp_path / "others")
+    write_archive(folder, tmp_path / "a.tar.gz")
+    found = contents(tmp_path / "a.tar.gz")
+    assert found.keys() == {"log", "state.json", "LEFT-OUT"}
+    assert found["LEFT-OUT"] == b"job.json\nreport.json\n"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from ort_optim.cluster.keeping import leftovers
+from ort_optim.cluster.keeping import supervisor as supervisors
 from ort_optim.cluster.keeping.spec import Spec, write_spec
 from ort_optim.cluster.keeping.state_file import read_state
 from ort_optim.cluster.keeping.status import Fault, Patch
@@ -119,11 +124,9 @@ def test_a_folder_has_one_keeper(jobs: Jobs) -> None:
 FULL_DISK = """
 import errno, os, sys
 from ort_optim.cluster.keeping import job_keeper, keeper
-refusals = [None] * 5
 real = job_keeper.write_state
 def write_state(folder, record):
-    if record.state == "HELD" and refusals:
-        refusals.pop()
+    if (folder.path / "full").exists() and record.state != "RUNNING":
         raise OSError(errno.ENOSPC, "No space left on device")
     real(folder, record)
 job_keeper.write_state = write_state
@@ -132,16 +135,62 @@ keeper.main([sys.argv[1], "--inside"])
 """
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-def test_a_state_that_finds_the_disk_full_is_written_when_there_is_room(tmp_path: Path) -> None:
+@pytest.fixture
+def on_a_full_disk(tmp_path: Path) -> Iterator[Callable[[str], Supervisor]]:
+    """Starts jobs in a folder where only their start can be written while `full` is there."""
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
     folder = WorkFolder(tmp_path / "job")
     folder.make()
-    write_spec(folder, Spec("job", command=("sh", "-c", "exit 3"), poll_s=0.05))
-    command = [sys.executable, "-c", FULL_DISK, str(folder.path)]
-    with subprocess.Popen(command, env=environment()):
-        until(lambda: folder.state.exists() and read_state(folder).state is State.HELD)
-        assert Supervisor(folder.path).status().fault is Fault.VERIFICATION
-        assert Supervisor(folder.path).release().state is State.FAILED
+    (folder.path / "full").touch()
+    keepers = []
+
+    def start(script: str) -> Supervisor:
+        write_spec(folder, Spec("job", command=("sh", "-c", script), poll_s=0.05))
+        command = [sys.executable, "-c", FULL_DISK, str(folder.path)]
+        keepers.append(subprocess.Popen(command, env=environment()))
+        until(folder.state.exists)
+        return Supervisor(folder.path)
+
+    yield start
+    for keeper in keepers:
+        keeper.kill()
+        keeper.wait()
+
+
+def test_a_state_that_finds_the_disk_full_is_told_and_written_when_there_is_room(
+    on_a_full_disk: Callable[[str], Supervisor],
+) -> None:
+    supervisor = on_a_full_disk("exit 3")
+    until(lambda: supervisor.status().fault is Fault.VERIFICATION)
+    assert read_state(WorkFolder(supervisor.folder)).state is State.RUNNING
+    (supervisor.folder / "full").unlink()
+    until(lambda: read_state(WorkFolder(supervisor.folder)).state is State.HELD)
+    assert supervisor.release().state is State.FAILED
+
+
+def test_a_stop_is_told_although_the_disk_is_full(
+    on_a_full_disk: Callable[[str], Supervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisors, "END_S", 0.5)
+    supervisor = on_a_full_disk("sleep 600")
+    assert supervisor.stop().state is State.CANCELLED
+    assert supervisor.stop().state is State.CANCELLED
+    (supervisor.folder / "full").unlink()
+    until(lambda: read_state(WorkFolder(supervisor.folder)).state is State.CANCELLED)
+
+
+def test_a_killed_keeper_is_told_although_the_disk_is_full(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = jobs.start("sleep", "600")
+    os.kill(keeper_pid(supervisor), signal.SIGKILL)
+    with monkeypatch.context() as full:
+        full.setattr(leftovers, "write_state", Mock(side_effect=OSError(errno.ENOSPC, "full")))
+        assert jobs.settled(supervisor).state is State.LOST
+        assert not jobs.left()
+    assert supervisor.status().state is State.LOST
+    assert read_state(WorkFolder(supervisor.folder)).state is State.LOST
 
 
 def test_a_keeper_ends_when_its_folder_is_removed(jobs: Jobs) -> None:
