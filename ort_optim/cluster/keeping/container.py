@@ -30,8 +30,10 @@ def bubblewrap(writable: Sequence[Path]) -> list[str]:
     arguments = ["bwrap", "--unshare-pid", "--unshare-ipc", "--as-pid-1"]
     arguments += ["--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--proc", "/proc"]
     temporary = (Path("/tmp"), Path("/var/tmp"), Path(tempfile.gettempdir()))
-    for folder in dict.fromkeys((*temporary, *writable)):
-        arguments += ["--bind-try", str(folder), str(folder)]
+    # bwrap can't bind a folder to a path with a link in it: the link's target it takes for a path
+    # outside of the container.
+    for folder in dict.fromkeys(map(os.path.realpath, (*temporary, *writable))):
+        arguments += ["--bind-try", folder, folder]
     return [*arguments, "--"]
 
 

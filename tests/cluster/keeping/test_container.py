@@ -135,6 +135,15 @@ os.killpg(0, signal.SIGKILL)
 """
 
 
+def test_the_folder_may_be_reached_through_a_link(
+    jobs: Jobs, inside: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(jobs.folder)
+    beyond = Jobs(tmp_path / "link")
+    status = beyond.settled(beyond.start("sh", "-c", "touch here", **inside))
+    assert status.state is State.DONE, status
+
+
 @needs_any
 def test_a_container_outlives_the_starter_of_its_keeper(jobs: Jobs) -> None:
     folder = jobs.folder / "job"
