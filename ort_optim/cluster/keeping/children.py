@@ -13,8 +13,11 @@ from typing import IO
 
 from ort_optim.cluster.keeping.processes import die_with_parent
 
-LIKELY_VICTIM = "500"
-"""For /proc/PID/oom_score_adj: short of memory, the kernel shall kill the job, not its keeper."""
+LIKELIEST_VICTIM = "1000"
+"""For /proc/PID/oom_score_adj: short of memory, the kernel shall kill the job, not its keeper.
+
+Less would not do: Ray gives 1000 to its workers, and a keeper that one of them starts inherits it.
+"""
 
 
 class Children:
@@ -63,7 +66,7 @@ class Children:
         ended: asyncio.Future[int] = self._loop.create_future()
         self._exits[process.pid] = (process, ended)
         with contextlib.suppress(OSError):
-            Path(f"/proc/{process.pid}/oom_score_adj").write_text(LIKELY_VICTIM)
+            Path(f"/proc/{process.pid}/oom_score_adj").write_text(LIKELIEST_VICTIM)
         return process, ended
 
     def reap(self) -> None:

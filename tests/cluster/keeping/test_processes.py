@@ -145,3 +145,9 @@ def test_the_kernels_want_of_memory_is_told_from_other_kills(jobs: Jobs, small_g
     assert (status.state, status.fault) == (State.HELD, Fault.KERNEL_MEMORY)
     assert status.cause == "killed by the kernel: out of memory"
     Supervisor(folder).release()
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="Linux alone has this")
+def test_short_of_memory_the_kernel_takes_no_keeper_before_its_job(jobs: Jobs) -> None:
+    pid = jobs.start("sleep", "600").status().pid
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"  # more there is not
