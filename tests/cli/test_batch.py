@@ -71,6 +71,24 @@ def test_options_are_numbers_lists_flags_or_text_and_can_be_taken_away():
     }
 
 
+def test_a_file_that_may_be_run_still_may(tmp_path):
+    (tmp_path / "tool").write_text("#!/bin/sh\n")
+    (tmp_path / "tool").chmod(0o755)
+    (tmp_path / "data").write_text("x")
+    patch = _patch(file=[f"{tmp_path}/tool:bin/tool", f"{tmp_path}/data:data"])
+    assert [(file.destination, file.executable) for file in patch.files] == [
+        ("bin/tool", True),
+        ("data", False),
+    ]
+
+
+def test_a_file_that_no_row_of_the_journal_can_hold_is_refused(tmp_path):
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(2 << 30)
+    with pytest.raises(InputError, match=r"2048 MiB.*`batch debug JOB .*cat > data"):
+        _patch(file=[f"{tmp_path}/huge:data"])
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
+import time
+import tracemalloc
 
 import pytest
 
 from ort_optim.cli import main
 from ort_optim.cluster.states import State
 from ort_optim.cluster.submitting.tokens import token_file
+from tests.cli.batch_desk import WAIT_S
 
 
 def test_a_held_job_is_patched_and_restarted_by_its_owner(desk, capsys):
@@ -79,6 +83,27 @@ def test_debug_runs_a_command_in_the_folder_of_a_held_job(desk, capfd):
     out, err = capfd.readouterr()
     assert "trace" in out
     assert "HELD: exit 4" in err
+
+
+def test_a_log_of_any_size_is_followed_over_its_release(desk, capfd):
+    desk.jobs("id: x, command: [sh, -c, 'truncate -s 1G ../log; echo end >> ../log; exit 1']")
+    codes = []
+
+    def owner() -> None:
+        desk.until_state("x", State.HELD)
+        follower = threading.Thread(target=lambda: codes.append(desk.batch("logs", "x", "-fn1")))
+        follower.start()
+        time.sleep(0.5)
+        assert desk.batch("release", "x") == 0
+        follower.join(WAIT_S)
+
+    desk.meanwhile(owner)
+    tracemalloc.start()
+    assert desk.submit("--quiet") == 3
+    assert tracemalloc.get_traced_memory()[1] < 256 << 20
+    tracemalloc.stop()
+    assert codes == [0]
+    assert capfd.readouterr().out.count("end\n") == 1
 
 
 def test_only_the_owner_may_act(desk, capsys):

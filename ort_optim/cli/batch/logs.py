@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import collections
+import contextlib
+import os
+import shutil
 import sys
 import time
 from pathlib import Path
 
 from ort_optim.cli.argument_types import positive_int
 from ort_optim.cli.batch.state_folder import add_state_argument, open_journal
+from ort_optim.cluster.keeping.work_folder import open_plain
 from ort_optim.cluster.ray.door import LOCAL
 from ort_optim.cluster.states import OCCUPYING, OVER, Record
 from ort_optim.cluster.submitting.gang import folder_of
@@ -19,6 +24,8 @@ NAME = "logs"
 HELP = "what a job has printed, in all its starts"
 
 FOLLOW_EVERY_S = 0.2
+LAST_BYTES = 64 << 20
+"""The last lines are looked for in so much of the log."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,35 +41,34 @@ def run(args: argparse.Namespace) -> int:
         path = folder_of(journal.folder, record.id, 0) / "log"
         if not path.is_file():
             return _from_elsewhere(journal, record, args.lines or 1000)
-        position = _print_file(path, args.lines)
+        position = _print(path, 0) if args.lines is None else _print_last(path, args.lines)
         while args.follow:
             # Looked at first, so that what it printed last is printed.
             over = journal.record(args.job).state in OVER
-            position = _print_rest(path, position)
+            with contextlib.suppress(FileNotFoundError):  # released, and its log was large
+                position = _print(path, position)
             if over:
                 break
             time.sleep(FOLLOW_EVERY_S)
     return 0
 
 
-def _print_file(path: Path, lines: int | None) -> int:
-    content = path.read_bytes()
-    shown = content if lines is None else b"".join(content.splitlines(keepends=True)[-lines:])
-    _write(shown)
-    return len(content)
-
-
-def _print_rest(path: Path, position: int) -> int:
-    with path.open("rb") as file:
+def _print(path: Path, position: int) -> int:
+    """Print the log from a position on, as it is; the position of its end."""
+    with open_plain(path) as file:
         file.seek(position)
-        content = file.read()
-    _write(content)
-    return position + len(content)
+        shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return file.tell()
 
 
-def _write(content: bytes) -> None:
-    sys.stdout.write(content.decode(errors="replace"))
-    sys.stdout.flush()
+def _print_last(path: Path, lines: int) -> int:
+    with open_plain(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - LAST_BYTES))
+        sys.stdout.buffer.writelines(collections.deque(file, maxlen=lines))
+        sys.stdout.buffer.flush()
+        return file.tell()
 
 
 def _from_elsewhere(journal: Journal, record: Record, lines: int) -> int:

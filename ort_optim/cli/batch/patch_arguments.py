@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,6 +12,9 @@ from ort_optim.cli.batch.job_file import check_options
 from ort_optim.cluster.keeping.status import Patch, PatchFile
 from ort_optim.cluster.states import Record
 from ort_optim.errors import InputError
+
+LARGEST_FILE_BYTES = 256 << 20
+"""It goes to the submitter in a row of the journal, which SQLite bounds at 1 GB."""
 
 
 def add_patch_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +96,13 @@ def _file(text: str) -> PatchFile:
     if inside.is_absolute() or ".." in inside.parts:
         raise InputError(f"{destination}: leaves the work folder of the job: refused")
     try:
+        size = Path(source).stat().st_size
+        if size > LARGEST_FILE_BYTES:
+            raise InputError(
+                f"{source}: {size >> 20} MiB, and a patch takes {LARGEST_FILE_BYTES >> 20}: use "
+                f"`batch debug JOB -- sh -c 'cat > {destination}' < {source}`"
+            )
         content = Path(source).read_bytes()
     except OSError as error:
         raise InputError(f"{source}: {error.strerror}") from None
-    return PatchFile(destination, content)
+    return PatchFile(destination, content, executable=os.access(source, os.X_OK))
