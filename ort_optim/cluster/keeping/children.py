@@ -55,7 +55,7 @@ class Children:
 
         process = subprocess.Popen(
             list(argv),
-            cwd=folder,
+            cwd=str(folder),  # plain text also in the error that it is gone
             env=env,
             stdin=stdin,
             stdout=stdout,

@@ -8,6 +8,9 @@
     RUNNING, HELD --fence----------> LOST   the node's master process died
 
 There is no automatic restart. state.json tells every change before anybody is answered.
+
+Keeper.run goes through the whole life; _start_child, _child_ended, _hold, _finish, _lose are its
+turns; _look finds what no signal tells of; _answer obeys the owner, _run_beside opens shells.
 """
 
 from __future__ import annotations
@@ -135,9 +138,10 @@ class Keeper:
                     stderr=log,
                 )
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            program = shlex.quote(argv[0]) if argv else "nothing"
-            self._hold(Fault.NOT_STARTED, f"not started: {program}: {reason}")
+            what, reason = (argv[0] if argv else "nothing"), str(error)
+            if isinstance(error, OSError):  # its file may also be the log or the work folder
+                what, reason = error.filename or what, error.strerror or reason
+            self._hold(Fault.NOT_STARTED, f"not started: {shlex.quote(str(what))}: {reason}")
             return
         ended.add_done_callback(lambda future: self._child_ended(start, future.result()))
         self._progress.begin()

@@ -14,7 +14,6 @@ import contextlib
 import os
 import platform
 import signal
-import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,19 +29,12 @@ from ort_optim.cluster.keeping.launch import launch_keeper, require_posix
 from ort_optim.cluster.keeping.leftovers import bury, keeper_lives
 from ort_optim.cluster.keeping.patching import apply_patch
 from ort_optim.cluster.keeping.spec import Spec, effective_spec, read_spec, write_spec
-from ort_optim.cluster.keeping.state_file import (
-    ENDED,
-    StateRecord,
-    read_state,
-    to_status,
-)
-from ort_optim.cluster.keeping.status import Fault, Patch, PatchFile, Status
-from ort_optim.cluster.keeping.work_folder import WorkFolder, check_ours
+from ort_optim.cluster.keeping.state_file import ENDED, StateRecord, read_state, to_status
+from ort_optim.cluster.keeping.status import Patch, Status
+from ort_optim.cluster.keeping.work_folder import WorkFolder
 from ort_optim.cluster.plan import Placement
 from ort_optim.cluster.states import State
 from ort_optim.errors import InputError, OrtOptimError, WorkerError
-
-__all__ = ["DebugSession", "Fault", "Patch", "PatchFile", "Status", "Supervisor"]
 
 ANSWER_S = 30.0  # a keeper that kills a large tree, or that is starved of CPU, takes its time
 END_S = 20.0
@@ -124,7 +116,6 @@ class Supervisor:
         keeper is on another machine. A keeper that died is no error: the state is LOST then, and
         what it left is killed.
         """
-        check_ours(self.folder, self._facts(), stat.S_ISDIR)
         return self.status()
 
     def status(self) -> Status:
@@ -325,9 +316,3 @@ class Supervisor:
 
     def _id(self) -> str:
         return read_spec(self._folder).id
-
-    def _facts(self) -> os.stat_result:
-        try:
-            return self.folder.lstat()
-        except OSError as error:
-            raise InputError(f"{self.folder}: {error.strerror}: no job to be found there") from None

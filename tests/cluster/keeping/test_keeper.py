@@ -80,6 +80,15 @@ def test_a_program_that_is_not_there_is_held_and_can_be_replaced(jobs: Jobs) -> 
     assert jobs.settled(supervisor).state is State.DONE
 
 
+def test_a_work_folder_that_the_job_removed_is_what_the_cause_names(jobs: Jobs) -> None:
+    supervisor = jobs.start("sh", "-c", "rm -r ../work; exit 1")
+    jobs.settled(supervisor)
+    work = f"{supervisor.folder}/work"
+    assert supervisor.restart().cause == f"not started: {work}: No such file or directory"
+    with pytest.raises(InputError, match=f"No such file or directory: '{work}'$"):
+        supervisor.debug(["true"])
+
+
 @pytest.mark.parametrize("trick", ["mkfifo", "ln -s /etc/passwd"])
 def test_a_log_that_the_job_replaced_is_not_followed(jobs: Jobs, trick: str) -> None:
     supervisor = jobs.start("sh", "-c", f"rm ../log; {trick} ../log; exit 1")
