@@ -22,6 +22,15 @@ LARGEST_BYTES = 64 << 20
 """Of all members together; what does not fit is named in the archive's LEFT-OUT."""
 
 
+def make_room(folder: WorkFolder) -> None:
+    """Remove all from the work folder that no archive keeps: it may be what fills the disk."""
+    for place, kept in ((folder.work, (folder.steps.name,)), (folder.steps, STEPS)):
+        if _are_folders(folder.work, place):
+            others = [word for name in kept for word in ("!", "-name", name)]
+            depth = ["-mindepth", "1", "-maxdepth", "1"]
+            _run("find", str(place), *depth, *others, "-exec", "rm", "-rf", "{}", "+")
+
+
 def write_archive(folder: WorkFolder, path: Path) -> None:
     """Write log, state, spec, report, patches and the smallest failing model to a .tar.gz.
 
@@ -73,12 +82,17 @@ def _remove(place: Path) -> None:
 
     `shutil.rmtree` is at its end some hundred folders deep.
     """
-    remove = ["rm", "-rf", str(place)]
-    unlock = ["find", str(place), "-type", "d", "!", "-perm", "-700"]
-    unlock += ["-exec", "chmod", "u+rwx", "{}", ";"]
+    remove = ("rm", "-rf", str(place))
+    shut = ("-type", "d", "!", "-perm", "-700")
+    unlock = ("find", str(place), *shut, "-exec", "chmod", "u+rwx", "{}", ";")
     for command in (remove, unlock, remove):
         if os.path.lexists(place):
-            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+            _run(*command)
+
+
+def _run(*command: str) -> None:
+    """Run a program of the system that does what it can."""
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 
 def _members(folder: WorkFolder) -> Iterator[Path]:

@@ -178,6 +178,7 @@ class Supervisor:
         A held job becomes FAILED, a running one CANCELLED; one that is over stays what it is.
         """
         status = self._end("release")
+        archives.make_room(self._folder)
         archives.write_archive(self._folder, archive or self.folder / archives.FILE)
         archives.remove_bulk(self._folder)
         return status

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ort_optim.cluster.keeping import archive
-from ort_optim.cluster.keeping.archive import remove_bulk, write_archive
+from ort_optim.cluster.keeping.archive import make_room, remove_bulk, write_archive
 from ort_optim.cluster.keeping.work_folder import WorkFolder
 
 
@@ -80,6 +80,23 @@ def test_the_smallest_failing_model_is_kept_whole_or_not_at_all(
     monkeypatch.setattr(archive, "LARGEST_BYTES", 40)
     write_archive(folder, tmp_path / "a.tar.gz")
     assert contents(tmp_path / "a.tar.gz")["LEFT-OUT"] == b"work/steps/smallest.onnx\n"
+
+
+def test_room_is_made_of_what_no_archive_keeps(folder: WorkFolder, tmp_path: Path) -> None:
+    (folder.work / "deep" / "er").mkdir(parents=True)
+    (folder.work / "-rf ~").write_text("")
+    (folder.steps / "folder").mkdir(parents=True)
+    for name in ("smallest.onnx", "model.onnx"):
+        (folder.steps / name).write_text("")
+    make_room(folder)
+    assert [path.name for path in folder.work.rglob("*")] == ["steps", "smallest.onnx"]
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "file").write_text("")
+    (folder.steps / "smallest.onnx").unlink()
+    folder.steps.rmdir()
+    folder.steps.symlink_to(tmp_path / "others")
+    make_room(folder)
+    assert (tmp_path / "others" / "file").exists()
 
 
 def test_the_bulk_goes_and_links_lead_nowhere(folder: WorkFolder, tmp_path: Path) -> None:

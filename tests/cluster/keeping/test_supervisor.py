@@ -14,6 +14,7 @@ import onnx
 import pytest
 
 from ort_optim.cluster.jobs import Job, Resources
+from ort_optim.cluster.keeping import archive
 from ort_optim.cluster.keeping.state_file import read_state
 from ort_optim.cluster.keeping.status import Fault, Patch, PatchFile, Status
 from ort_optim.cluster.keeping.supervisor import Supervisor
@@ -217,10 +218,10 @@ def test_processes_show_where_a_frozen_job_stands(jobs: Jobs) -> None:
 
 def test_a_release_keeps_an_archive_and_removes_the_bulk(held: Supervisor, tmp_path: Path) -> None:
     held.patch(Patch(env={"A": "b"}, files=(PatchFile("big", bytes(MIB)),)))
-    archive = tmp_path / "kept" / "held.tar.gz"
-    status = held.release(archive)
+    path = tmp_path / "kept" / "held.tar.gz"
+    status = held.release(path)
     assert (status.state, status.cause) == (State.FAILED, "exit 1")
-    with tarfile.open(archive) as file:
+    with tarfile.open(path) as file:
         names = set(file.getnames())
         log = file.extractfile("log")
         assert log is not None
@@ -228,7 +229,19 @@ def test_a_release_keeps_an_archive_and_removes_the_bulk(held: Supervisor, tmp_p
     assert names >= {"job.json", "state.json", "log", "patches/0001.json"}
     assert not (held.folder / "work").exists()
     assert held.status() == status
-    assert held.release(archive) == status
+    assert held.release(path) == status
+
+
+def test_a_release_makes_room_before_it_writes_an_archive(
+    held: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (held.folder / "work" / "what-fills-the-disk").write_text("")
+    found = []
+    monkeypatch.setattr(
+        archive, "write_archive", lambda folder, _: found.append(list(folder.work.iterdir()))
+    )
+    held.release()
+    assert found == [[]]
 
 
 def test_what_is_over_stays_what_it_is_when_released_or_stopped(jobs: Jobs) -> None:
