@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 import time
 
 from ort_optim.cluster.keeping.spec import MOST_PATCHES, effective_spec, patch_files
@@ -15,6 +16,7 @@ from ort_optim.errors import InputError
 OURS = frozenset({"work", "quiet", "debug", "help"})
 """Options that the keeper gives itself, and those that make no sense in a job."""
 
+_one_at_a_time = threading.Lock()  # a supervisor actor serves several clients at once
 _OPTION = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
@@ -29,6 +31,11 @@ def apply_patch(folder: WorkFolder, patch: Patch) -> None:
     """
     if not patch:
         raise InputError("the patch changes nothing: give an option, a variable or a file")
+    with _one_at_a_time:
+        _apply(folder, patch)
+
+
+def _apply(folder: WorkFolder, patch: Patch) -> None:
     effective_spec(folder).patched(patch)
     _check_names(patch)
     if len(patch_files(folder)) >= MOST_PATCHES:

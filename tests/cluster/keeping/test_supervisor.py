@@ -8,6 +8,7 @@ import os
 import sys
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import onnx
@@ -132,6 +133,13 @@ def test_patches_add_up_and_the_last_one_wins(held: Supervisor, jobs: Jobs) -> N
     assert jobs.settled(held).log_tail.splitlines()[-2:] == ["two", "variable="]
     held.restart(Patch(command=("true",)))
     assert jobs.settled(held).state is State.DONE
+
+
+def test_patches_of_two_clients_at_once_are_both_kept(held: Supervisor) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: held.patch(Patch(env={f"N{number}": "1"})), range(8)))
+    kept = [json.loads(path.read_text()) for path in (held.folder / "patches").iterdir()]
+    assert {name for each in kept for name in each["patch"]["env"]} == {f"N{i}" for i in range(8)}
 
 
 def test_an_empty_patch_is_told(held: Supervisor) -> None:
