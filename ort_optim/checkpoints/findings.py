@@ -15,17 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from google.protobuf.message import DecodeError as ParseError
 from onnx import ModelProto
 
-from ort_optim.checkpoints.folder import DamagedError, WorkFolder
+from ort_optim.checkpoints.folder import WorkFolder
+from ort_optim.checkpoints.models import KeptModels
 from ort_optim.checkpoints.tensors import pack_values, unpack_values
 from ort_optim.engine import Spill
-from ort_optim.engine.spill import without_data
 from ort_optim.graph import LoadedModel
 from ort_optim.graph.skeleton import copy_fields
-from ort_optim.graph.walk import tensors
-from ort_optim.graph.weights import is_external, make_inline
 from ort_optim.hardware import Target
 from ort_optim.passes.base import Refusal, Rewrite
 from ort_optim.passes.driver import PassStats
@@ -39,13 +36,7 @@ from ort_optim.verify.inputs import Feeds, InputPlan
 from ort_optim.verify.judge import Verdict
 from ort_optim.verify.speed import Ratio
 
-MOST_BYTES = 2**31 - 1  # of a protobuf message
-
 T = TypeVar("T")
-
-
-class TooLargeError(Exception):
-    """A model does not go into one file."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +56,8 @@ class Keeper:
         self, folder: WorkFolder, original: LoadedModel, spill: Spill, target: Target
     ) -> None:
         self._folder = folder
-        self._original = original
-        self._spill = spill
+        self._models = KeptModels(folder, original, spill)
         self._target = target
-        self._latest: tuple[str, ModelProto] | None = None  # most steps share their model
 
     @property
     def inputs(self) -> Form[InputPlan | Unrunnable]:
@@ -112,7 +101,7 @@ class Keeper:
     def _pack_faithful(self, found: Faithful) -> JsonValue:
         candidate = found.candidate
         return {
-            "model": self._pack_model(candidate.model),
+            "model": self._models.put(candidate.model),
             "plan": encode(candidate.plan),
             "rewrites": encode(candidate.rewrites),
             "refusals": encode(candidate.refusals),
@@ -125,7 +114,7 @@ class Keeper:
 
     def _unpack_faithful(self, data: Any) -> Faithful:
         candidate = Candidate(
-            self._unpack_model(data["model"]),
+            self._models.get(data["model"]),
             decode_value(Plan, data["plan"]),
             decode_value(tuple[Rewrite, ...], data["rewrites"]),
             decode_value(tuple[Refusal, ...], data["refusals"]),
@@ -168,35 +157,6 @@ class Keeper:
             decode_value(Timed | None, data["timed"]),
             decode_value(Ratio | None, data["gain"]),
         )
-
-    def _pack_model(self, model: ModelProto) -> str:
-        """Keep a model with all its weights but those in the original's own external data."""
-        if self._latest is not None and self._latest[1] is model:
-            return self._latest[0]
-        whole = model
-        if not self._original.data_files and any(is_external(t) for t in tensors(model)):
-            whole = ModelProto()
-            whole.CopyFrom(model)
-            for tensor in tensors(whole):
-                if is_external(tensor):
-                    make_inline(tensor, self._original.folder)
-        if whole.ByteSize() > MOST_BYTES:
-            raise TooLargeError
-        self._latest = self._folder.put(whole.SerializeToString(), ".onnx"), model
-        return self._latest[0]
-
-    def _unpack_model(self, name: Any) -> ModelProto:
-        if self._latest is not None and self._latest[0] == name:
-            return self._latest[1]
-        raw = self._folder.get(name)
-        try:
-            model = ModelProto.FromString(raw)
-        except ParseError:
-            raise DamagedError(f"{name} is not a model") from None
-        if self._original.folder == self._spill.folder:
-            model = without_data(model, self._spill)
-        self._latest = name, model
-        return model
 
 
 def feeds_of(folder: WorkFolder, data: Any) -> list[Feeds]:

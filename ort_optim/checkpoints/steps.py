@@ -26,8 +26,9 @@ from onnx import ModelProto
 
 from ort_optim.assembly import LIBRARIES
 from ort_optim.checkpoints.failures import record
-from ort_optim.checkpoints.findings import Form, Keeper, TooLargeError, feeds_of
+from ort_optim.checkpoints.findings import Form, Keeper, feeds_of
 from ort_optim.checkpoints.folder import DamagedError, WorkFolder
+from ort_optim.checkpoints.models import TooLargeError
 from ort_optim.config import Config
 from ort_optim.engine import Spill
 from ort_optim.graph import LoadedModel

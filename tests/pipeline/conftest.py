@@ -12,7 +12,7 @@ import pytest
 from ort_optim import pipeline
 from ort_optim.engine import Engine
 from ort_optim.report import Report
-from tests.pipeline.models import Optimize
+from tests.pipeline.models import Optimize, Run
 from tests.toolbox import LastingEngine, assert_same_outputs
 
 
@@ -41,3 +41,17 @@ def same(tmp_path: Path, engine: Engine) -> Callable[..., None]:
         assert_same_outputs(engine, tmp_path / "in.onnx", tmp_path / "out.onnx", feeds)
 
     return check
+
+
+@pytest.fixture
+def run(tmp_path: Path, optimize: Optimize) -> Run:
+    """See `Run`."""
+
+    def call(source: onnx.ModelProto | Path, **options: Any) -> tuple[bytes, Report]:
+        out = tmp_path / "out.onnx"
+        out.unlink(missing_ok=True)
+        options.setdefault("work", tmp_path / "work")
+        report = optimize(source, out, **options)
+        return out.read_bytes(), report
+
+    return call

@@ -18,6 +18,9 @@ I64 = TensorProto.INT64
 Optimize = Callable[..., Report]
 """`optimize(model or path, out, **options)`, untimed unless told otherwise."""
 
+Run = Callable[..., tuple[bytes, Report]]
+"""(OUT's bytes, the report) of `optimize` in the work folder tmp_path/work."""
+
 Same = Callable[..., None]
 """`same(**feeds)` asserts that in.onnx and out.onnx give the same outputs."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,6 @@ import pytest
 import ort_optim
 from ort_optim import pipeline
 from ort_optim.checkpoints import steps as steps_module
-from ort_optim.errors import InputError
 from ort_optim.passes import PASSES
 from ort_optim.passes.base import GraphPass, Pass
 from ort_optim.report import Report
@@ -26,27 +24,11 @@ from ort_optim.rewriter import Rewriter
 from ort_optim.search import Search
 from ort_optim.verify.judge import Verdict, Verifier
 from tests.passes.harness import model_of
-from tests.pipeline.models import Optimize, old_net, weighty
+from tests.pipeline.models import Run, old_net, weighty
 from tests.test_search import CARELESS, SLOW_TAN, TAN_MODEL, Clock, chain_model
 from tests.toolbox import ROOT, save_with_data
 
 TILED = ROOT / "models" / "digits_resnet.onnx"
-
-Run = Callable[..., tuple[bytes, Report]]
-
-
-@pytest.fixture
-def run(tmp_path: Path, optimize: Optimize) -> Run:
-    """(OUT's bytes, the report) of `optimize` with the work folder tmp_path/work."""
-
-    def call(source: onnx.ModelProto | Path, **options: Any) -> tuple[bytes, Report]:
-        out = tmp_path / "out.onnx"
-        out.unlink(missing_ok=True)
-        options.setdefault("work", tmp_path / "work")
-        report = optimize(source, out, **options)
-        return out.read_bytes(), report
-
-    return call
 
 
 @pytest.fixture
@@ -157,28 +139,6 @@ def test_another_version_of_this_package_is_another_run(
     assert run(weighty())[1].taken_over == ()
 
 
-def test_external_data_stays_where_it_is(tmp_path: Path, run: Run) -> None:
-    path = tmp_path / "in.onnx"
-    save_with_data(weighty(60_000), path, location="w.bin")
-    out, _ = run(path, work=None)
-    run(path)
-    again, report = run(path)
-    assert again == out
-    assert {"inputs", "rewrite"} <= set(report.taken_over)
-    assert sum(p.stat().st_size for p in (tmp_path / "work").glob("*.onnx")) < 60_000
-
-
-def test_the_weights_of_heavy_models_come_back(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ort_optim.engine.spill.HEAVY_MODEL_BYTES", 1000)
-    monkeypatch.setattr("ort_optim.engine.spill.HEAVY_TENSOR_BYTES", 100)
-    for model in (weighty(), old_net(9)):
-        out, _ = run(model, work=None)
-        run(model)
-        again, report = run(model)
-        assert again == out
-        assert {"inputs", "rewrite"} <= set(report.taken_over)
-
-
 def test_culprits_and_failed_passes_are_told_again(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,105 +193,6 @@ def test_what_could_not_be_run_is_tried_again(run: Run, monkeypatch: pytest.Monk
     _, report = run(weighty())
     assert report.taken_over == ("inputs",)
     assert report.decision.kept
-
-
-def test_a_model_too_large_for_one_file_is_not_kept(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, _ = run(weighty(), work=None)
-    monkeypatch.setattr("ort_optim.checkpoints.findings.MOST_BYTES", 100)
-    for _ in range(2):
-        again, report = run(weighty())
-        assert again == out
-        assert "rewrite" not in report.taken_over
-        assert any("step rewrite is not kept" in warning for warning in report.warnings)
-
-
-def damages(path: Path) -> list[Callable[[], object]]:
-    raw = path.read_bytes()
-    flipped = bytearray(raw)
-    flipped[len(raw) // 2] ^= 0x10
-    return [
-        lambda: path.write_bytes(flipped),
-        lambda: path.write_bytes(raw[: len(raw) // 2]),
-        lambda: path.write_bytes(b""),
-        lambda: path.write_bytes(b"[" * 100_000),
-        lambda: path.unlink(),
-    ]
-
-
-def test_damage_is_noticed_and_the_step_done_again(tmp_path: Path, run: Run) -> None:
-    work, good = tmp_path / "work", tmp_path / "good"
-    out, _ = run(weighty())
-    assert run(weighty())[1].taken_over == ("inputs", "rewrite")
-    work.rename(good)
-    names = [path.name for path in good.iterdir() if path.suffix in (".json", ".onnx", ".npz")]
-    assert len(names) == 5
-    for name in names:
-        for number in range(5):
-            shutil.rmtree(work, ignore_errors=True)
-            shutil.copytree(good, work)
-            damages(work / name)[number]()
-            again, report = run(weighty())
-            assert again == out
-            assert report.verification.status == "passed"
-            if name != "steps.json":
-                assert report.taken_over != ("inputs", "rewrite")
-                told = any("is done again" in warning for warning in report.warnings)
-                assert told or not (good / name).name.endswith(".json") or number == 4
-
-
-FORGERIES: dict[str, Callable[[Any], object]] = {
-    "another model's name": lambda value: value.update(model="0" * 64 + ".onnx"),
-    "a path": lambda value: value.update(model="../../etc/passwd"),
-    "a number": lambda value: value.update(model=5),
-    "no verdict": lambda value: value.pop("verdict"),
-    "a wrong type": lambda value: value.update(rewrites={"a": 1}),
-    "a list": lambda value: value.update(culprits=[[1]]),
-}
-
-
-@pytest.mark.parametrize("forge", FORGERIES.values(), ids=FORGERIES)
-def test_a_forged_record_with_a_fitting_digest_is_refused(
-    tmp_path: Path, run: Run, forge: Callable[[Any], object]
-) -> None:
-    out, _ = run(weighty())
-    path = tmp_path / "work" / "rewrite.json"
-    record = json.loads(path.read_text())
-    forge(record["value"])
-    record.pop("digest")
-    path.write_text(json.dumps({**record, "digest": steps_module._digest(record)}))
-    again, report = run(weighty())
-    assert again == out
-    assert report.taken_over == ("inputs",)
-    assert any("step rewrite is done again" in warning for warning in report.warnings)
-
-
-@pytest.mark.parametrize("call", range(4))
-def test_on_a_full_disk_out_stays_and_one_line_is_said(
-    tmp_path: Path, optimize: Optimize, monkeypatch: pytest.MonkeyPatch, call: int
-) -> None:
-    out = tmp_path / "out.onnx"
-    out.write_bytes(b"before")
-    real = steps_module.WorkFolder.write
-    calls = iter(range(100))
-
-    def full(folder: Any, name: str, content: bytes) -> None:
-        if next(calls) == call:
-            monkeypatch.setattr(Path, "replace", _no_room)
-        real(folder, name, content)
-
-    monkeypatch.setattr(steps_module.WorkFolder, "write", full)
-    with pytest.raises(InputError, match=r"--work .* can't be written to: No space left") as said:
-        optimize(weighty(), out, work=tmp_path / "work")
-    monkeypatch.undo()
-    assert "\n" not in str(said.value)
-    assert out.read_bytes() == b"before"
-    assert optimize(weighty(), out, work=tmp_path / "work").decision.kept
-
-
-def _no_room(*_: object) -> None:
-    raise OSError(28, "No space left on device")
 
 
 def test_a_supervisor_reads_what_is_done(tmp_path: Path, run: Run) -> None:
