@@ -37,6 +37,7 @@ from ort_optim.reference import Reference, Unrunnable, open_reference, shorten
 from ort_optim.report import Report, check_report_path, write_report
 from ort_optim.rewriter import Plan, Rewriter
 from ort_optim.search import Faithful, Fast, Search
+from ort_optim.tiling import TILING
 from ort_optim.trial import try_tiling
 from ort_optim.verify.compare import Tolerance
 from ort_optim.verify.data import load_samples
@@ -45,7 +46,6 @@ from ort_optim.verify.inputs import Feeds, InputFailure, InputPlan, find_inputs
 from ort_optim.verify.judge import Verifier
 
 STAGES = ("load", "rewrite", "time", "tile", "save")
-TILING = "tiling"  # what --disable calls the regions
 UNVERIFIED_MARK = "ort_optim.unverified"  # metadata key of a model that was rewritten unchecked
 
 Observer = Callable[[str], None]

@@ -1,4 +1,4 @@
-"""From a run in which a pass failed to the smallest model on which it still does.
+"""From a run in which a pass or a region failed to the smallest model on which it still does.
 
 reduce_failure   DIR of `optimize --work DIR` -> DIR/smallest.onnx
 
@@ -8,27 +8,33 @@ Beside it, smallest.txt says in one line what fails, and smallest.npz has inputs
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto
 
 from ort_optim.checkpoints import WorkFolder
-from ort_optim.checkpoints.failures import Failed, Failures, read_failures
+from ort_optim.checkpoints.failures import SMALLEST, Failed, Failures, Regions, read_failures
+from ort_optim.checkpoints.folder import DamagedError
+from ort_optim.checkpoints.models import KeptModels
 from ort_optim.checkpoints.steps import kept_feeds
+from ort_optim.compiler.cache import CodeCache
 from ort_optim.config import Config
 from ort_optim.engine import Engine, EngineError, ModelSource, Spill, make_source, unload
 from ort_optim.errors import InputError, WorkerError
 from ort_optim.graph import LoadedModel, load_model
 from ort_optim.graph.leftovers import scratch_folder
 from ort_optim.graph.save import save_model
+from ort_optim.hardware import from_json
 from ort_optim.passes import PASSES
 from ort_optim.passes.base import Pass
 from ort_optim.passes.driver import PassError
 from ort_optim.pipeline import prepare
 from ort_optim.rewriter import Plan, Rewriter
+from ort_optim.runtime.prepare import prepare as compile_regions
+from ort_optim.tiling import TILING, tile
 from ort_optim.verify.compare import Tolerance
 from ort_optim.verify.extract import Recorder
 from ort_optim.verify.inputs import Feeds, InputFailure, find_inputs
@@ -37,13 +43,13 @@ from ort_optim.verify.reduce import (
     Fails,
     Judge,
     Reduced,
+    Rewritten,
     breaks,
     differs,
     raises,
     reduce_model,
 )
 
-SMALLEST = "smallest.onnx"
 CALL_SECONDS = 120.0  # what one call of ONNX Runtime may take: a part that hangs is tried often
 WORDS = {
     "raises": "raises an error",
@@ -55,25 +61,26 @@ WORDS = {
 def reduce_failure(
     work: Path, *, passes: Sequence[Pass] = PASSES, budget: Budget | None = None
 ) -> Path:
-    """Write the smallest part of the model on which a pass that failed still fails.
+    """Write the smallest part of the model on which what failed still fails.
 
     Of several failures, the first that can be repeated is taken. Returns the part's path in `work`.
-    Raises InputError where no pass failed, the model is no longer what it was, or nothing fails.
+    Raises InputError where nothing failed, the model is no longer what it was, or nothing fails.
     """
     folder = WorkFolder(work)
     failures = read_failures(folder)
     if failures is None:
-        raise InputError(f"no pass failed in the run of {work}: there is nothing to reduce")
+        raise InputError(f"nothing failed in the run of {work}: there is nothing to reduce")
+    part, line, inputs = SMALLEST
     with scratch_folder() as scratch, Engine(timeout_s=CALL_SECONDS) as engine:
         engine.start()
+        engine.on_reply = folder.touch
         bench = _Bench(folder, failures, passes, engine, Spill(scratch))
-        found, failed = bench.reduce(budget or Budget())
-        text = _text(failed, found)
-        found.model.doc_string = text
-        save_model(found.model, bench.original.folder, work / SMALLEST)
-        folder.write("smallest.txt", f"{text}\n".encode())
-        folder.write("smallest.npz", _archive(bench.feeds(found.model, failed)))
-    return work / SMALLEST
+        found = bench.smallest(budget or Budget())
+        found.model.doc_string = found.text
+        save_model(found.model, bench.original.folder, work / part)
+        folder.write(line, f"{found.text}\n".encode())
+        folder.write(inputs, _archive(found.feeds))
+    return work / part
 
 
 def has_failures(work: Path) -> bool:
@@ -81,9 +88,27 @@ def has_failures(work: Path) -> bool:
     return read_failures(WorkFolder(work)) is not None
 
 
+@dataclass(frozen=True)
+class _Case:
+    """A model that may fail; `recorder` has its values, None where it can't be run."""
+
+    model: ModelProto
+    fails: Fails
+    recorder: Recorder | None
+
+
+@dataclass(frozen=True)
+class _Smallest:
+    """The part, what is said of it, and inputs for it, as far as they are known."""
+
+    model: ModelProto
+    text: str
+    feeds: Feeds
+
+
 @dataclass
 class _Bench:
-    """Lets passes fail on parts of one model."""
+    """Lets passes and regions fail on parts of one model."""
 
     folder: WorkFolder
     failures: Failures
@@ -95,32 +120,50 @@ class _Bench:
         known = self.failures
         self.original: LoadedModel = unload(load_model(Path(known.model)), self.spill)
         config = Config(shapes=known.shapes, keep_initializer_inputs=known.keep_initializer_inputs)
-        self.model, _ = prepare(self.original, config)
-        self._source_of_all = self.source(self.model)
+        self._model, _ = prepare(self.original, config)
         self._sets = self._input_sets()
+        self._tolerance = Tolerance(known.rtol, known.atol)
 
-    def reduce(self, budget: Budget) -> tuple[Reduced, Failed]:
-        """The smallest part for the first failure that can be repeated, by the pass alone or else
-        among all passes."""
+    def smallest(self, budget: Budget) -> _Smallest:
+        """The smallest part for the first failure that can be repeated."""
         for failed in self.failures.failed:
-            alone = [each for each in self.passes if each.name == failed.pass_name]
-            for fails in (self._fails(failed, alone), self._fails_among_all(failed)):
-                if fails(self.model):
-                    recorder = self._recorder(failed)
-                    return reduce_model(self.model, fails, recorder=recorder, budget=budget), failed
+            for case in self._cases(failed):
+                found = reduce_model(case.model, case.fails, recorder=case.recorder, budget=budget)
+                if found is not None:
+                    feeds = case.recorder.feeds(found.model) if case.recorder else None
+                    return _Smallest(found.model, _text(failed, found), feeds or {})
         names = ", ".join(dict.fromkeys(each.pass_name for each in self.failures.failed))
         raise InputError(f"{names}: the failure can't be repeated: run `optimize` again")
 
-    def feeds(self, part: ModelProto, failed: Failed) -> Feeds:
-        """Inputs for a part, as far as they are known."""
-        recorder = self._recorder(failed)
-        return (recorder.feeds(part) if recorder else None) or {}
+    def _cases(self, failed: Failed) -> Iterator[_Case]:
+        """By the pass alone, or else among all passes."""
+        if self.failures.regions is not None and failed.pass_name == TILING:
+            yield from self._cases_of_regions(failed, self.failures.regions)
+            return
+        recorder = self._recorder(self._model, failed)
+        alone = [each for each in self.passes if each.name == failed.pass_name]
+        yield _Case(self._model, self._fails(failed, alone, recorder), recorder)
+        yield _Case(self._model, self._fails_among_all(failed, recorder), recorder)
 
-    def source(self, model: ModelProto) -> ModelSource:
-        """What the engine opens."""
-        return make_source(model, self.original.folder, self.spill)
+    def _cases_of_regions(self, failed: Failed, regions: Regions) -> Iterator[_Case]:
+        """On the model that passes made, which agrees with the original."""
+        try:
+            model = KeptModels(self.folder, self.original, self.spill).get(regions.model)
+        except DamagedError as error:
+            raise InputError(f"{self.folder.path}: {error}: run `optimize` again") from None
+        target, cache = from_json(regions.target), CodeCache()
 
-    def _fails(self, failed: Failed, passes: Sequence[Pass]) -> Fails:
+        def rewritten(part: ModelProto) -> tuple[ModelSource, ModelSource]:
+            tiled = tile(part, target, worst_error_class=regions.worst_error_class)
+            compiled = compile_regions(tiled.model, target, regions.threads, cache)
+            without = self._source(tiled.model)
+            return without, replace(without, extension=compiled.extension)
+
+        recorder = self._recorder(model, failed)
+        if recorder is not None:
+            yield _Case(model, self._disagrees(failed, rewritten, recorder), recorder)
+
+    def _fails(self, failed: Failed, passes: Sequence[Pass], recorder: Recorder | None) -> Fails:
         def rewrite(model: ModelProto) -> ModelProto:
             rewriter = Rewriter(model, self.original.folder, self.engine, passes)
             candidate = rewriter.candidate(Plan(disabled=frozenset(self.failures.disable)))
@@ -129,38 +172,52 @@ class _Bench:
                 raise PassError(failed.pass_name, said)
             return candidate.model
 
+        def rewritten(model: ModelProto) -> tuple[ModelSource, ModelSource]:
+            source = self._source(rewrite(model))
+            return source, source
+
         if failed.kind == "raises":
             return raises(rewrite, PassError)
-        recorder = self._recorder(failed)
         if recorder is None:
             return lambda _: False
-        tolerance = Tolerance(self.failures.rtol, self.failures.atol)
-        judge = Judge(self.engine, rewrite, recorder, self.source, tolerance)
-        return differs(judge) if failed.kind == "differs" else breaks(judge)
+        return self._disagrees(failed, rewritten, recorder)
 
-    def _fails_among_all(self, failed: Failed) -> Fails:
+    def _fails_among_all(self, failed: Failed, recorder: Recorder | None) -> Fails:
         """... and without the pass all is well."""
         others = [each for each in self.passes if each.name != failed.pass_name]
-        fails, still_fails = self._fails(failed, self.passes), self._fails(failed, others)
+        fails = self._fails(failed, self.passes, recorder)
+        still_fails = self._fails(failed, others, recorder)
         return lambda model: fails(model) and not still_fails(model)
 
-    def _recorder(self, failed: Failed) -> Recorder | None:
-        """Values of the input set on which the pass failed; None where the model can't be run."""
+    def _disagrees(self, failed: Failed, rewritten: Rewritten, recorder: Recorder) -> Fails:
+        judge = Judge(self.engine, rewritten, recorder, self._source, self._tolerance)
+        return differs(judge) if failed.kind == "differs" else breaks(judge)
+
+    def _source(self, model: ModelProto) -> ModelSource:
+        """What the engine opens."""
+        return make_source(model, self.original.folder, self.spill)
+
+    def _recorder(self, model: ModelProto, failed: Failed) -> Recorder | None:
+        """Values of the input set where it failed; None where the model can't be run."""
         if not self._sets:
             return None
         feeds = self._sets[min(failed.input_set, len(self._sets) - 1)]
-        return Recorder(self.engine, self.model, self._source_of_all, feeds)
+        return Recorder(self.engine, model, self._source(model), feeds)
 
     def _input_sets(self) -> list[Feeds]:
         """Those that the run used, else generated ones; none where the model can't be run."""
         try:
-            session = self.engine.open(self._source_of_all)
+            session = self.engine.open(self._source(self._model))
             wanted = {info.name for info in self.engine.inputs(session)}
             kept = [each for each in kept_feeds(self.folder) if each.keys() == wanted]
             if kept:
                 return kept
             found = find_inputs(
-                self.engine, session, self.model, seed=self.failures.seed, pins=self.failures.shapes
+                self.engine,
+                session,
+                self._model,
+                seed=self.failures.seed,
+                pins=self.failures.shapes,
             )
         except (EngineError, WorkerError):
             return []
@@ -179,7 +236,8 @@ def _text(failed: Failed, found: Reduced) -> str:
     ops = ", ".join(sorted({node.op_type for node in found.model.graph.node}))
     size = nodes if found.is_smallest else f"{nodes}, perhaps not all needed: time was up"
     reason = " ".join(failed.reason.split()).removeprefix(f"{failed.pass_name}: ")
-    return f"pass {failed.pass_name} {WORDS[failed.kind]} on {ops} ({size}): {reason}"
+    what = "a region" if failed.pass_name == TILING else f"pass {failed.pass_name}"
+    return f"{what} {WORDS[failed.kind]} on {ops} ({size}): {reason}"
 
 
 def _archive(feeds: Feeds) -> bytes:

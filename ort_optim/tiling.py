@@ -30,6 +30,7 @@ from ort_optim.kernels.veto import (
 )
 from ort_optim.runtime.machine import fingerprint, isa_of, layout_name
 
+TILING = "tiling"  # what --disable calls the regions
 ANCHORS = frozenset({"Conv", "ConvTranspose"})
 IMAGE_RANK = 4
 

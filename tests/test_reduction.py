@@ -134,7 +134,7 @@ def test_a_later_run_without_failures_clears_the_record(tmp_path: Path, fail: Fa
     fail(chain_model(7), RAISING)
     assert (tmp_path / "work" / "failures.json").is_file()
     fail(chain_model(6))
-    with pytest.raises(InputError, match="no pass failed"):
+    with pytest.raises(InputError, match="nothing failed"):
         reduce_failure(tmp_path / "work")
 
 

@@ -9,7 +9,10 @@ What lies in DIR, for those who watch over a run:
     steps.json       {"version": 1, "last_finished_step": "rewrite", "steps": [{"step": "inputs",
                      "finished": UTC in ISO 8601, "seconds": 1.5, "taken_over": false}, ...]}: the
                      steps of the latest run, oldest first, `last_finished_step` null without any
-    failures.json    which passes failed, and on what model (only where one did)
+    failures.json    which passes failed, and whether regions did, on what model (only where one
+                     did): it is about the latest run alone
+    smallest.onnx    the smallest part that still fails, where `ort_optim.reduction` was asked for
+                     it, with a line on it in smallest.txt, and inputs in smallest.npz
     STEP.json        what a step found, with the key that it is valid for
     SHA256.onnx, .npz  models and tensors that the steps refer to, named by their content
 

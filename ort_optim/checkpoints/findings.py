@@ -78,6 +78,10 @@ class Keeper:
         """What the trial of `model` with regions came to."""
         return Form(_pack_trial, lambda data: self._unpack_trial(model, data), _was_tried)
 
+    def put(self, model: ModelProto) -> str:
+        """Keep a model by itself; the steps' models are kept with them. Raises TooLargeError."""
+        return self._models.put(model)
+
     def _pack_inputs(self, plan: InputPlan | Unrunnable) -> JsonValue:
         assert isinstance(plan, InputPlan)
         return {

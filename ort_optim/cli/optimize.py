@@ -70,8 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reduce",
         action="store_true",
-        help="with --work: where a pass failed, write the smallest part of the model on which it "
-        "still fails to DIR/smallest.onnx",
+        help="with --work: where a pass or a region failed, write the smallest part of the model "
+        "on which it still fails to DIR/smallest.onnx",
     )
     parser.add_argument("--explain", action="store_true", help="what fired and what was refused")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")

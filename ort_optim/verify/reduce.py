@@ -30,6 +30,10 @@ Fails = Callable[[ModelProto], bool]
 Rewrite = Callable[[ModelProto], ModelProto]
 """Makes an optimized model of a model, which stays as it is."""
 
+Rewritten = Callable[[ModelProto], tuple[ModelSource, ModelSource]]
+"""Makes of a model what is opened of the optimized one without ONNX Runtime's own optimizations,
+and with them."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -50,16 +54,15 @@ class Reduced:
 
 def reduce_model(
     model: ModelProto, fails: Fails, *, recorder: Recorder | None = None, budget: Budget = Budget()
-) -> Reduced:
-    """The smallest part of `model` found for which `fails` holds.
+) -> Reduced | None:
+    """The smallest part of `model` found for which `fails` holds; None if the whole does not fail.
 
     `recorder` has the values of the model's tensors: with it, tensors whose type can't be inferred
     can be cut too, and small shapes that are computed before the cut become constants. Weights may
-    be external; the part refers to them as the model does. Raises ValueError if `model` itself
-    does not fail.
+    be external; the part refers to them as the model does.
     """
     if not fails(model):
-        raise ValueError("the model does not fail as a whole")
+        return None
     reduction = _Reduction(Extractor(model, recorder), model, fails, budget)
     try:
         reduction.run()
@@ -83,13 +86,13 @@ def raises(rewrite: Rewrite, error: type[Exception] = Exception) -> Fails:
 
 @dataclass(frozen=True)
 class Judge:
-    """Runs a model beside what `rewrite` makes of it, on what `recorder` has for its inputs.
+    """Runs a model beside what is `rewritten` of it, on what `recorder` has for its inputs.
 
     `source` makes of a model what the engine opens.
     """
 
     engine: Engine
-    rewrite: Rewrite
+    rewritten: Rewritten
     recorder: Recorder
     source: Callable[[ModelProto], ModelSource]
     tolerance: Tolerance
@@ -101,14 +104,14 @@ class Judge:
         if feeds is None:
             return None
         try:
-            candidate, source = self.source(self.rewrite(model)), self.source(model)
+            (without, under), source = self.rewritten(model), self.source(model)
             verifier = Verifier(
                 self.engine, source, [feeds], structure=model, tolerance=self.tolerance
             )
-            plain = verifier.check(candidate)
+            plain = verifier.check(without)
             if not plain.passed:
                 return plain
-            optimized = verifier.check(candidate, optimize=True)
+            optimized = verifier.check(under, optimize=True)
             if optimized.passed or not verifier.check(source, optimize=True).passed:
                 return plain
         except Exception:  # a rewrite that raises is another failure than the one looked for

@@ -13,6 +13,7 @@ import ort_optim
 from ort_optim.errors import InputError
 from ort_optim.graph.functions import inline_functions
 from ort_optim.trial import Trial
+from tests.pipeline.wrong_kernels import spoil_winograd
 from tests.toolbox import ROOT
 
 MODEL = ROOT / "models" / "digits_resnet.onnx"
@@ -112,23 +113,7 @@ def test_regions_that_are_not_faster_are_not_kept(
 def test_wrong_kernels_are_noticed_and_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ort_optim.kernels.winograd_packing import WinogradPacking
-
-    real = WinogradPacking.write
-    monkeypatch.setattr(WinogradPacking, "name", property(lambda self: "wrong_packing"))
-
-    def without_work(self: WinogradPacking, isa: object) -> object:
-        code = real(self, isa)  # type: ignore[arg-type]
-        code.module.functions[0].blocks.clear()
-        block = code.module.functions[0].append_basic_block("entry")
-        block.terminator = None
-        from llvmlite import ir
-
-        ir.IRBuilder(block).ret_void()
-        return code
-
-    monkeypatch.setattr(WinogradPacking, "write", without_work)
-    monkeypatch.setattr("ort_optim.compiler.build.FEW", 1000)
+    spoil_winograd(monkeypatch)
     report = ort_optim.optimize(MODEL, tmp_path / "o.onnx", timing=False)
     names = {layer.template for layer in report.tiling.layers}
     assert report.verification.status == "passed"

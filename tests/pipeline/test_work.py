@@ -15,6 +15,7 @@ import pytest
 
 import ort_optim
 from ort_optim import pipeline
+from ort_optim.checkpoints import keys
 from ort_optim.checkpoints import steps as steps_module
 from ort_optim.passes import PASSES
 from ort_optim.passes.base import GraphPass, Pass
@@ -135,7 +136,7 @@ def test_another_version_of_this_package_is_another_run(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(weighty())
-    monkeypatch.setattr(steps_module, "_versions", lambda: {"ort_optim": "newer"})
+    monkeypatch.setattr(keys, "_versions", lambda: {"ort_optim": "newer"})
     assert run(weighty())[1].taken_over == ()
 
 

@@ -1,4 +1,5 @@
-"""What `optimize --work` left to look at when a pass failed: the smallest part that still fails."""
+"""What `optimize --work` left to look at when a pass or a region failed: the smallest part that
+still does."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ def failing_part(folder: Path) -> str:
         if not (steps / "failures.json").is_file():
             return ""
         return (
-            "a pass failed; with the option `reduce` a restart also writes the smallest part of "
+            "a pass or a region failed; with the option `reduce` a restart also writes the smallest part of "
             "the model that still fails: batch restart JOB --option reduce=true"
         )
     return f"smallest failing part: {steps / 'smallest.onnx'}, inputs in smallest.npz\n{told}"
