@@ -103,7 +103,10 @@ class _Run:
         """Do it all."""
         _check_pass_names(self.config.disable)
         check_writable(self.destination)
-        self.steps = Steps(WorkFolder(self.work) if self.work else None, self.warnings)
+        folder = WorkFolder(self.work) if self.work else None
+        if folder is not None:
+            folder.refuse(self.source, self.destination)
+        self.steps = Steps(folder, self.warnings)
         with (  # the engine ends first: it maps files in the scratch folder
             scratch_folder() as scratch,
             Engine(timeout_s=self.config.timeout_s) as engine,

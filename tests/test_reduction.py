@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from ort_optim import pipeline, reduction
 from ort_optim.cli import main
+from ort_optim.engine import Engine
 from ort_optim.errors import InputError
 from ort_optim.graph.view import Graph, Node
 from ort_optim.passes import PASSES
@@ -21,6 +23,7 @@ from ort_optim.passes.base import Context, NodePass, Pass
 from ort_optim.reduction import reduce_failure
 from ort_optim.report import Report
 from ort_optim.rewriter import Rewriter
+from tests.pipeline.models import custom_model
 from tests.test_search import CARELESS, chain_model
 from tests.toolbox import LastingEngine, ops, save_with_data
 
@@ -138,6 +141,14 @@ def test_a_later_run_without_failures_clears_the_record(tmp_path: Path, fail: Fa
         reduce_failure(tmp_path / "work")
 
 
+def test_a_later_run_that_is_not_verified_clears_the_record(tmp_path: Path, fail: Fail) -> None:
+    fail(chain_model(7), RAISING)
+    reduce_failure(tmp_path / "work", passes=(RAISING, *PASSES))
+    fail(custom_model())
+    left = {path.name for path in (tmp_path / "work").iterdir()}
+    assert not left & {"failures.json", "smallest.onnx", "smallest.txt", "smallest.npz"}
+
+
 def test_a_failure_that_does_not_come_again_is_told(tmp_path: Path, fail: Fail) -> None:
     fail(chain_model(7), RAISING)
     with pytest.raises(InputError, match="raising: the failure can't be repeated"):
@@ -149,6 +160,30 @@ def test_a_model_that_has_changed_is_told(tmp_path: Path, fail: Fail) -> None:
     onnx.save(chain_model(8), tmp_path / "in.onnx")
     with pytest.raises(InputError, match="has changed"):
         reduce_failure(tmp_path / "work")
+
+
+def test_external_data_that_has_changed_is_told(tmp_path: Path, fail: Fail) -> None:
+    model = chain_model(7)
+    model.graph.node[-1].op_type = "Add"
+    model.graph.node[-1].input.append("w")
+    weights = np.ones((4, 8), np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    fail(model, RAISING, external=True)
+    (tmp_path / "w.bin").write_bytes(bytes(128))
+    with pytest.raises(InputError, match=r"w\.bin has changed"):
+        reduce_failure(tmp_path / "work", passes=(RAISING, *PASSES))
+
+
+def test_the_reduction_shows_that_it_goes_on(
+    tmp_path: Path, fail: Fail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever watches the run would else take it for hung."""
+    fail(chain_model(7), CARELESS)
+    monkeypatch.setattr(reduction, "Engine", Engine)  # one that nobody listens to yet
+    progress = tmp_path / "work" / "progress"
+    os.utime(progress, (0, 0))
+    reduce_failure(tmp_path / "work", passes=(CARELESS, *PASSES))
+    assert progress.stat().st_mtime > 0
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": 9}', "[" * 100_000])
@@ -179,6 +214,25 @@ def test_the_option_writes_it_at_once(
     assert main(["optimize", *arguments, *work]) == 0
     assert "smallest.onnx: pass raising raises an error" in capsys.readouterr().out
     assert ops(tmp_path / "work" / "smallest.onnx") == ["Neg", "Abs"]
+
+
+def test_a_failure_that_can_not_be_repeated_costs_no_result(
+    tmp_path: Path, fail: Fail, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The program's own passes do not fail."""
+    fail(chain_model(7), RAISING)
+    (tmp_path / "out.onnx").unlink()
+    arguments = [str(tmp_path / "in.onnx"), str(tmp_path / "out.onnx"), "--no-timing", "--quiet"]
+    assert main(["optimize", *arguments, "--work", str(tmp_path / "work"), "--reduce"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "OUT is written" in line
+    assert "can't be repeated" in line
+    assert (tmp_path / "out.onnx").is_file()
+
+
+def test_the_option_needs_the_original(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["optimize", "a.onnx", "./a.onnx", "--reduce", "--work", "w"]) == 2
+    assert "--reduce needs IN as it was" in capsys.readouterr().err
 
 
 def test_the_option_needs_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ What lies in DIR, for those who watch over a run:
     progress         touched whenever ONNX Runtime answers and whenever a stage or step begins
     steps.json       {"version": 1, "last_finished_step": "rewrite", "steps": [{"step": "inputs",
                      "finished": UTC in ISO 8601, "seconds": 1.5, "taken_over": false}, ...]}: the
-                     steps of the latest run, oldest first, `last_finished_step` null without any
+                     steps of the latest run that finished any, oldest first
     failures.json    which passes failed, and whether regions did, on what model (only where one
                      did): it is about the latest run alone
     smallest.onnx    the smallest part that still fails, where `ort_optim.reduction` was asked for

@@ -20,6 +20,9 @@ from ort_optim.graph.leftovers import remove_leftovers, temporary_beside
 PROGRESS = "progress"
 
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f-]+\.tmp")
+_NAMED = re.compile(
+    r"progress|(?:inputs|rewrite|time|tile|steps|failures)\.json|smallest\.(?:onnx|txt|npz)"
+)
 _CONTENT = re.compile(r"([0-9a-f]{64})\.(?:onnx|npz)")
 
 
@@ -47,6 +50,14 @@ class WorkFolder:
             raise InputError(f"--work {path} is not a folder: name another one") from None
         except OSError as error:
             raise self._unwritable(error) from None
+
+    def refuse(self, *paths: Path) -> None:
+        """Raise InputError if one of a run's models is a file that the run may remove here."""
+        folder = self.path.resolve()
+        for path in (each.resolve() for each in paths):
+            own = _NAMED.fullmatch(path.name) or _CONTENT.fullmatch(path.name)
+            if own and path.parent == folder:
+                raise InputError(f"{path} is a file of --work {self.path}: name another folder")
 
     def touch(self) -> None:
         """Show that the run goes on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ort_optim.cli.argument_types import positive_int, tolerance
 from ort_optim.cli.shape_argument import add_shape_argument, parse_shapes
-from ort_optim.errors import InputError
+from ort_optim.errors import InputError, OrtOptimError
 from ort_optim.pipeline import STAGES, optimize
 from ort_optim.reduction import has_failures, reduce_failure
 from ort_optim.report import print_report
@@ -80,6 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.reduce and args.work is None:
         raise InputError("--reduce needs --work DIR, where the smallest failing part is written")
+    if args.reduce and args.input.resolve() == args.output.resolve():
+        raise InputError("--reduce needs IN as it was: name another OUT")
     with _Stages(quiet=args.quiet) as stages:
         report = optimize(
             args.input,
@@ -101,11 +104,22 @@ def run(args: argparse.Namespace) -> int:
         )
     if not args.quiet:
         print_report(report, explain=args.explain)
-    if args.reduce and has_failures(args.work):
-        smallest = reduce_failure(args.work)
-        if not args.quiet:
-            print(f"{smallest}: {smallest.with_suffix('.txt').read_text().strip()}")
+    if args.reduce:
+        _reduce(args.work, quiet=args.quiet)
     return 0
+
+
+def _reduce(work: Path, *, quiet: bool) -> None:
+    """What comes of it is told; it says nothing against OUT, which is written."""
+    try:
+        if not has_failures(work):
+            return
+        smallest = reduce_failure(work)
+    except OrtOptimError as error:
+        print(f"ort_optim: OUT is written, but --reduce failed: {error}", file=sys.stderr)
+        return
+    if not quiet:
+        print(f"{smallest}: {smallest.with_suffix('.txt').read_text().strip()}")
 
 
 class _Stages:

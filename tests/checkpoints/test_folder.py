@@ -25,6 +25,13 @@ def test_all_is_the_owners_alone(folder: WorkFolder) -> None:
         assert (folder.path / each).stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("name", ["smallest.onnx", f"{'0' * 64}.onnx", "steps.json"])
+def test_a_model_that_a_run_would_remove_is_refused(folder: WorkFolder, name: str) -> None:
+    with pytest.raises(InputError, match=r"is a file of --work .*: name another folder"):
+        folder.refuse(folder.path / ".." / "work" / name)
+    folder.refuse(folder.path / "model.onnx", folder.path.parent / name)
+
+
 def test_content_is_found_by_the_name_it_was_put_under(folder: WorkFolder) -> None:
     name = folder.put(b"content", ".onnx")
     assert folder.put(b"content", ".onnx") == name

@@ -17,6 +17,7 @@ import ort_optim
 from ort_optim import pipeline
 from ort_optim.checkpoints import keys
 from ort_optim.checkpoints import steps as steps_module
+from ort_optim.errors import InputError
 from ort_optim.passes import PASSES
 from ort_optim.passes.base import GraphPass, Pass
 from ort_optim.report import Report
@@ -25,7 +26,7 @@ from ort_optim.rewriter import Rewriter
 from ort_optim.search import Search
 from ort_optim.verify.judge import Verdict, Verifier
 from tests.passes.harness import model_of
-from tests.pipeline.models import Run, old_net, weighty
+from tests.pipeline.models import Optimize, Run, old_net, weighty
 from tests.test_search import CARELESS, SLOW_TAN, TAN_MODEL, Clock, chain_model
 from tests.toolbox import ROOT, save_with_data
 
@@ -224,6 +225,17 @@ def test_a_model_that_can_not_be_compared_keeps_nothing(tmp_path: Path, run: Run
         _, report = run(custom_model(), unverified=True)
         assert report.taken_over == ()
         assert report.verification.status == "unverified"
+
+
+def test_neither_model_may_be_a_file_of_the_folder(tmp_path: Path, optimize: Optimize) -> None:
+    work = tmp_path / "work"
+    work.mkdir(mode=0o700)
+    onnx.save(weighty(), work / "smallest.onnx")
+    with pytest.raises(InputError, match="is a file of --work"):
+        optimize(work / "smallest.onnx", work=work)
+    with pytest.raises(InputError, match="is a file of --work"):
+        optimize(weighty(), work / "smallest.onnx", work=work)
+    assert (work / "smallest.onnx").is_file()
 
 
 def test_the_interface_takes_it_by_name(tmp_path: Path) -> None:

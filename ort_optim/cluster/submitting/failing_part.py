@@ -20,7 +20,7 @@ def failing_part(folder: Path) -> str:
         if not (steps / "failures.json").is_file():
             return ""
         return (
-            "a pass or a region failed; with the option `reduce` a restart also writes the smallest part of "
-            "the model that still fails: batch restart JOB --option reduce=true"
+            "a pass or a region failed; with the option `reduce` a restart also writes the "
+            "smallest part of the model that still fails: batch restart JOB --option reduce=true"
         )
     return f"smallest failing part: {steps / 'smallest.onnx'}, inputs in smallest.npz\n{told}"
