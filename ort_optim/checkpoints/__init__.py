@@ -17,7 +17,8 @@ What lies in DIR, for those who watch over a run:
     SHA256.onnx, .npz  models and tensors that the steps refer to, named by their content
 
 The steps are inputs, rewrite, time, tile and save; the last one only means that OUT is written.
-Two runs in one DIR at once do no harm but to each other's time.
+Two runs in one DIR at once do no harm but to each other's time; steps.json and failures.json are
+then about one of them.
 """
 
 from ort_optim.checkpoints.folder import WorkFolder
