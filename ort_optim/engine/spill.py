@@ -89,12 +89,9 @@ def without_data(model: ModelProto, spill: Spill) -> ModelProto:
             copy.graph.initializer.append(tensor)
             continue
         where = spill.place(_raw_data(tensor))
-        bare = copy.graph.initializer.add()
-        bare.name, bare.data_type, bare.doc_string = (
-            tensor.name,
-            tensor.data_type,
-            tensor.doc_string,
-        )
+        bare = copy.graph.initializer.add(name=tensor.name, data_type=tensor.data_type)
+        if tensor.HasField("doc_string"):
+            bare.doc_string = tensor.doc_string
         bare.dims.extend(tensor.dims)
         bare.metadata_props.extend(tensor.metadata_props)
         bare.data_location = TensorProto.EXTERNAL

@@ -167,6 +167,39 @@ def test_heavy_weights_do_not_travel(engine: Engine, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("low_limits")
+@pytest.mark.parametrize("is_external", [False, True])
+def test_large_weights_that_nothing_reads_are_left_out(
+    engine: Engine, tmp_path: Path, is_external: bool
+) -> None:
+    model = model_of(
+        """
+        g (float[4000] x, bool c) => (float[4000] y) {
+            y = If(c) <
+                then_branch = t () => (float[4000] a) { a = Add(x, inner) },
+                else_branch = e () => (float[4000] b) { b = Identity(x) }
+            >
+            dead = Mul(x, of_dead)
+        }
+        """,
+        weights={
+            name: np.full(4000, value, np.float32)
+            for value, name in enumerate(("unread", "inner", "of_dead"))
+        },
+    )
+    if is_external:
+        onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.data")
+        model = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+    before = model.SerializeToString()
+    made = make_source(model, tmp_path, tmp_path)
+    assert model.SerializeToString() == before
+    assert [blob.name for blob in made.blobs] == ["inner", "of_dead"]
+    feeds = {"x": np.zeros(4000, np.float32), "c": np.array(True)}
+    for optimize in (False, True):
+        found = engine.run(engine.open(made, optimize=optimize), feeds)["y"]
+        np.testing.assert_array_equal(found, np.ones(4000))
+
+
+@pytest.mark.usefixtures("low_limits")
 def test_equal_weights_of_several_models_are_spilled_once(engine: Engine, tmp_path: Path) -> None:
     spill = Spill(tmp_path)
     text = "g (float[4000] x) => (float[4000] y) { y = Add(x, w) }"
