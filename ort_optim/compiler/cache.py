@@ -74,6 +74,7 @@ class PlanCache:
     def __init__(self, code: CodeCache, machine: str) -> None:
         self._files = code.files
         self._machine = machine
+        self._digest_of: dict[str, str | None] = {}  # regions share code
 
     def find(self, region: str) -> RegionPlan | None:
         """The plan of a region, if it and its code are there and sound.
@@ -102,8 +103,10 @@ class PlanCache:
         """Of each image of the plan; None where one is missing or damaged."""
         digests = []
         for path in plan.images:
-            contents = self._files.read(path.name)
-            digest = None if contents is None else digest_of(contents)
+            if self._digest_of.get(path.name) is None:
+                contents = self._files.read(path.name)
+                self._digest_of[path.name] = None if contents is None else digest_of(contents)
+            digest = self._digest_of[path.name]
             if digest is None:
                 return None
             digests.append(digest)

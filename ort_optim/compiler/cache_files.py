@@ -12,6 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import platformdirs
+
 from ort_optim.compiler.folder import private_folder
 
 LIMIT_BYTES = 512 << 20
@@ -78,8 +80,6 @@ class CacheFiles:
 
 
 def _default_folder() -> Path:
-    import platformdirs
-
     return Path(platformdirs.user_cache_dir("ort_optim", appauthor=False)) / "code"
 
 
