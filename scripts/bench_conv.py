@@ -177,7 +177,7 @@ def is_slower(record: Record) -> bool:
 
 def settled(record: Record, args: argparse.Namespace) -> Record:
     """The record, or where it is slower than it may be, the median one of three."""
-    if args.ort_only or not is_slower(record):
+    if args.ort_only or args.target or not is_slower(record):
         return record
     found = [record]
     for _ in range(2):
