@@ -1,4 +1,4 @@
-"""Kernels that compute nothing, under a name that no cache knows."""
+"""Kernels that compute nothing; no cache knows their names, nor the plans that have them."""
 
 from __future__ import annotations
 
@@ -24,4 +24,5 @@ def spoil_winograd(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(WinogradPacking, "name", property(lambda self: "wrong_packing"))
     monkeypatch.setattr(WinogradPacking, "write", without_work)
+    monkeypatch.setattr("ort_optim.compiler.cache._planner", lambda: "wrong")
     monkeypatch.setattr("ort_optim.compiler.build.FEW", 1000)  # all in this process
