@@ -90,6 +90,7 @@ class PlanCache:
 
     def store(self, region: str, plan: RegionPlan) -> None:
         """Keep the plan, where that is possible."""
+        self._digest_of.clear()  # some of it may have been compiled since
         digests = self._digests(plan)
         if digests is not None:
             with contextlib.suppress(OSError):

@@ -24,5 +24,6 @@ def spoil_winograd(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(WinogradPacking, "name", property(lambda self: "wrong_packing"))
     monkeypatch.setattr(WinogradPacking, "write", without_work)
-    monkeypatch.setattr("ort_optim.compiler.cache._planner", lambda: "wrong")
+    for source in ("_generator", "_planner"):
+        monkeypatch.setattr(f"ort_optim.compiler.cache.{source}", lambda: "wrong")
     monkeypatch.setattr("ort_optim.compiler.build.FEW", 1000)  # all in this process
