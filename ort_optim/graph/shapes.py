@@ -13,6 +13,10 @@ output's type.
     (2) a node whose output may come out as large as the sizes it is given say, where these follow
         from constants and known shapes alone. It is computed beside the cut, read by nobody; once
         its size is known it is let in, or stays cut with its type if it is large.
+
+Where onnx can't follow, behind an operator it does not know or a size that is computed, a
+convolution's weights still tell the type, rank and channels of what it reads, and inference goes on
+from there.
 """
 
 from __future__ import annotations
@@ -41,6 +45,8 @@ SIZES_FROM = {  # ops whose output is as large as some inputs say: the first of 
     **dict.fromkeys(("BlackmanWindow", "HammingWindow", "HannWindow"), 0),
 }
 
+CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+
 _GIVEN = ":given"  # endings that no file's names are likely to have
 _ASIDE = ":aside"
 
@@ -53,6 +59,19 @@ def infer(model: ModelProto) -> ModelProto:
     functions get no values propagated, as what happens inside of these is not seen. Everything
     that infers shapes in this process should come here, verification too.
     """
+    found = _inferred(model)
+    told = _told_by_weights(found)
+    if not told:
+        return found
+    more = ModelProto()
+    more.CopyFrom(model)
+    for number, graph in enumerate(subgraphs(more.graph)):
+        _state(graph, told.get(number, {}))
+    return _inferred(more)
+
+
+def _inferred(model: ModelProto) -> ModelProto:
+    """As `infer`, without what weights tell."""
     plain = _infer(model, data_prop=False)
     if plain is None:
         return model
@@ -74,6 +93,50 @@ def infer(model: ModelProto) -> ModelProto:
         settled |= {name: large.get(name) for name in sizes}
         values = not large  # first see which vectors these make long
     return found
+
+
+def _told_by_weights(inferred: ModelProto) -> dict[int, dict[str, TypeProto]]:
+    """Types of what convolutions read, where inference found none, by number of the subgraph.
+
+    Only of what nodes of the same graph make: a convolution in a branch that is not taken says
+    nothing of the tensors around it.
+    """
+    told: dict[int, dict[str, TypeProto]] = {}
+    outermost = _types(inferred.graph)
+    for number, graph in enumerate(subgraphs(inferred.graph)):
+        known = outermost | _types(graph)
+        made = {name for node in graph.node for name in node.output}
+        made -= {info.name for info in graph.output}
+        for node in graph.node:
+            if node.op_type not in CONVOLUTIONS or node.domain not in STANDARD_DOMAINS:
+                continue
+            x, weights = (*node.input, "", "")[:2]
+            if x not in made or (x in known and dims_of(known[x]) is not None):
+                continue
+            if weights in known and (found := _convolved(node, known[weights])) is not None:
+                told.setdefault(number, {})[x] = found
+    return told
+
+
+def _convolved(node: NodeProto, weights: TypeProto) -> TypeProto | None:
+    """The type of what a convolution with these weights reads: (N, Cin, ...), of their rank."""
+    dims = dims_of(weights)
+    if not dims or len(dims) < 2:
+        return None
+    group = next((each.i for each in node.attribute if each.name == "group"), 1)
+    channels = dims[0] if node.op_type == "ConvTranspose" else dims[1]
+    if isinstance(channels, int) and node.op_type == "Conv":
+        channels *= group
+    shape = [None, channels if isinstance(channels, int) else None, *[None] * (len(dims) - 2)]
+    return onnx.helper.make_tensor_type_proto(weights.tensor_type.elem_type, shape)
+
+
+def _state(graph: GraphProto, types: Mapping[str, TypeProto]) -> None:
+    """Value infos of these types, in the place of those that are there."""
+    kept = [info for info in graph.value_info if info.name not in types]
+    kept += [onnx.ValueInfoProto(name=name, type=each) for name, each in types.items()]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
 
 
 def _infer(model: ModelProto, *, data_prop: bool) -> ModelProto | None:

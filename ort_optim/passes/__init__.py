@@ -32,6 +32,7 @@ from ort_optim.passes import (
     slices_to_split,
     soft_activations,
     split_concat,
+    standard_operators,
     standardization,
     static_conditions,
     static_sequences,
@@ -44,6 +45,7 @@ from ort_optim.passes.base import Pass
 PASSES: tuple[Pass, ...] = (
     dead_code.PASS,  # first and cheap: nothing later looks at what nobody needs
     constant_nodes.PASS,  # from here on a constant has one form
+    standard_operators.PASS,  # inference stops at what it replaces, and with it most passes
     duplicate_weights.PASS,  # before common_subexpressions, which compares tensors by identity
     common_subexpressions.PASS,  # early: twins would each be rewritten
     leaky_relu.PASS,  # before constant_folding, which would make the Expand of a slope a weight

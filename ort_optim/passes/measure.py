@@ -15,6 +15,10 @@ NODE_WEIGHT = 10
 WEIGHTS = {
     "Constant": 1,  # what is left of a folded node whose result the graph gives out
     "Shape": 9,  # takes the place of what gathers sizes one by one
+    "FusedConv": 41,  # becomes Conv, Add and an activation
+    "ImageScaler": 25,  # becomes Mul and Add
+    "Affine": 25,  # the same
+    "Crop": 11,  # becomes Slice
     "LRN": 200,  # becomes a chain of cheap nodes
     "If": 11,  # becomes a branch, and an Identity where that gives out a captured tensor
     "Loop": 60,  # run once becomes its body, and a few nodes for what it gives out

@@ -272,7 +272,11 @@ def bound_is_absolute(output: OutputResult) -> bool:
 
 
 def bound_text(output: OutputResult) -> str:
-    """The rule that decided, and what it allows: "within 0.008 (rtol/atol)"."""
+    """The rule that decided, and what it allows: "within 0.008 (rtol/atol)".
+
+    Of relative bounds, `bound` is the one that an error comes closest to; the largest error may be
+    another element's, and larger.
+    """
     rule = printable(output.decided_by)
     if output.bound is None:
         return f"judged by {rule}"
@@ -280,6 +284,8 @@ def bound_text(output: OutputResult) -> str:
         return f"judged by SNR (at least {output.bound:.1f} dB)"
     if output.decided_by == "top-1":
         return f"judged by top-1 (at least {output.bound:.1%})"
+    if output.passed and (output.max_abs or 0.0) > output.bound:
+        return f"within {rule} ({error_text(output.bound)} where it comes closest)"
     word = "within" if output.passed else "beyond"
     return f"{word} {error_text(output.bound)} ({rule})"
 

@@ -120,3 +120,87 @@ def test_sizes_that_depend_on_open_inputs_are_followed() -> None:
         ADD,
     ]
     assert dims(infer(model(nodes, open_input)))["y"] == ("N", 4)
+
+
+BEHIND = """g (float[N, 3, H, W] x) => (float y) <float[4, 3, 5, 3] w, float[4, 2, 1, 1] v> {
+    a = ImageScaler<scale = 1.0>(x)
+    b = Relu(a)
+    c = Conv(b, w)
+    d = Crop(c)
+    e = Tanh(d)
+    f = ConvTranspose<group = 2>(e, v)
+    y = Relu(f)
+}"""
+
+
+def parsed(text: str, opset: int = 17) -> onnx.ModelProto:
+    graph = onnx.parser.parse_graph(text)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+
+
+def types(made: onnx.ModelProto) -> dict[str, tuple[int, list[Dim]]]:
+    found = {}
+    for info in made.graph.value_info:
+        known = dims_of(info.type)
+        named = [dim if isinstance(dim, int) else None for dim in known or ()]
+        found[info.name] = info.type.tensor_type.elem_type, named
+    return found
+
+
+def test_weights_tell_what_a_convolution_behind_an_unknown_operator_reads() -> None:
+    model = parsed(BEHIND)
+    before = model.SerializeToString()
+    found = types(infer(model))
+    assert model.SerializeToString() == before
+    assert found["b"] == (FLOAT, [None, 3, None, None])
+    assert found["c"] == (FLOAT, [None, 4, None, None])  # inference goes on from there
+    assert found["e"] == (FLOAT, [None, 4, None, None])
+    assert found["f"] == (FLOAT, [None, 4, None, None])
+    assert "a" not in found
+
+
+def test_weights_of_groups_and_of_other_types_tell_their_channels_and_their_type() -> None:
+    model = parsed(
+        """g (float[N, 3] x) => (float y) <float16[6, 2, 3] w> {
+            b = Custom(x)
+            y = Conv<group = 3>(b, w)
+        }"""
+    )
+    assert types(infer(model))["b"] == (TensorProto.FLOAT16, [None, 6, None])
+
+
+def test_weights_tell_nothing_of_a_graph_input_or_of_what_is_known() -> None:
+    model = parsed("g (float x) => (float y) <float[4, 3, 5, 3] w> { y = Conv(x, w) }")
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    found = infer(model)
+    assert dims_of(found.graph.input[0].type) is None
+    known = parsed(
+        """g (float[1, 3, 8, 8] x) => (float y) <float[4, 3, 5, 3] w> {
+            b = Relu(x)
+            y = Conv(b, w)
+        }"""
+    )
+    assert types(infer(known))["b"] == (FLOAT, [1, 3, 8, 8])
+
+
+def test_a_convolution_in_a_branch_tells_nothing_of_the_tensors_around_it() -> None:
+    model = parsed(
+        """g (float[N, 3, H, W] x, bool taken) => (float y) <float[3, 3, 1, 1] w> {
+            b = Custom(x)
+            y = If (taken) <
+                then_branch = t () => (float t0) { t1 = Custom(b)  t0 = Conv(t1, w) },
+                else_branch = e () => (float e0) { e0 = Conv(b, w) }
+            >
+        }"""
+    )
+    inferred = infer(model)
+    assert "b" not in types(inferred)
+    then = next(a.g for a in inferred.graph.node[1].attribute if a.name == "then_branch")
+    assert [(info.name, dims_of(info.type)) for info in then.value_info if info.name == "t1"]
+
+
+def test_weights_that_contradict_what_is_stated_do_no_harm() -> None:
+    model = parsed("g (float[2, 3] x) => (float y) <float[4, 3, 1, 1] w> { y = Conv(x, w) }")
+    assert infer(model).graph.node[0].op_type == "Conv"
+    short = parsed("g (float[2, 3] x) => (float y) { b = Custom(x)  y = Conv(b) }")
+    assert "b" not in types(infer(short))

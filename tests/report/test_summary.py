@@ -136,3 +136,9 @@ def test_explanations_keep_the_order_of_the_passes_and_of_the_numbers() -> None:
     names = ["fold_batchnorm", "fold_constants", "eliminate_identity", "unlisted"]
     assert [e.name for e in found] == names
     assert [r.number for r in found[0].rewrites] == list(range(1, 28))
+
+
+def test_an_error_larger_than_the_tightest_bound_is_not_said_to_be_within_it() -> None:
+    outputs = (OutputResult("y", True, max_abs=4.5e-5, decided_by="rtol/atol", bound=4.1e-5),)
+    text = said("verified", verification=Verification("passed", 1, outputs=outputs))
+    assert "max error 4.5e-05, within rtol/atol (4.1e-05 where it comes closest)" in text
