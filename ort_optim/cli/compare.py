@@ -8,7 +8,9 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from rich.console import Console
 from rich.text import Text
 
 from ort_optim.cli.argument_types import positive_int, seed, tolerance
@@ -20,6 +22,7 @@ from ort_optim.cli.model_argument import (
     open_session,
     read_model,
     shared_pins,
+    with_library,
 )
 from ort_optim.cli.shape_argument import add_shape_argument, parse_shapes
 from ort_optim.cli.tables import cell, figure, make_console, make_table
@@ -45,6 +48,9 @@ COLUMNS = {
     "top-1": ("top1", ".1%"),
 }
 """Heading: (field of ErrorFigures, format)."""
+
+PLAIN, WITH_LIBRARY = "", " (with ort_optim)"
+"""What is said behind an output of plain ONNX Runtime, and of our library in it."""
 
 WIDE = 130
 WIDE_ONLY = frozenset({"max rel", "mean abs", "p50", "p90", "cosine"})
@@ -75,7 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare with ONNX Runtime's optimizations off; 0 if all outputs agree, else 3."""
+    """Compare with ONNX Runtime's optimizations off, and once more as our library runs B where it
+    has something to run; 0 if all outputs agree, else 3."""
     limits = Tolerance(args.rtol, args.atol)
     pins = parse_shapes(args.shape)
     layers = None
@@ -95,27 +102,36 @@ def run(args: argparse.Namespace) -> int:
             engine, session_a, a, data=args.data, pins=pins, seed=args.seed, sets=args.sets
         )
         engine.close(session_a)
-        verdict = _judge(engine, a, b, chosen, limits)
-        if not verdict.outputs and not verdict.passed:
-            raise VerificationError(f"{b.path}: {verdict.reason}")
+        extended = with_library(b, engine.threads)
+        candidates = [b] if extended is None else [b, extended]
+        verdicts = _judge(engine, a, candidates, chosen, limits)
+        for model, verdict in zip(candidates, verdicts, strict=True):
+            if not verdict.outputs and not verdict.passed:
+                raise VerificationError(f"{model.label}: {verdict.reason}")
         if args.layers:
-            layers = _part(engine, a, b, chosen, verdict, limits)
+            layers = _part(engine, a, b, chosen, verdicts[0], limits)
     if args.json:
-        _print_json(verdict, chosen, layers)
+        _print_json(verdicts, chosen, layers)
     else:
-        _print_tables(verdict, chosen, layers)
-    return 0 if verdict.passed else VerificationError.exit_code
+        _print_tables(verdicts, chosen, layers)
+    return 0 if all(each.passed for each in verdicts) else VerificationError.exit_code
 
 
 def _judge(
-    engine: Engine, a: ModelArgument, b: ModelArgument, chosen: ChosenInputs, limits: Tolerance
-) -> Verdict:
-    """What a Verifier says on all sets. Raises InputError where `a` fails on them."""
+    engine: Engine,
+    a: ModelArgument,
+    candidates: Sequence[ModelArgument],
+    chosen: ChosenInputs,
+    limits: Tolerance,
+) -> list[Verdict]:
+    """What a Verifier says on all sets of each model. Raises InputError where `a` fails on them."""
     try:
         verifier = Verifier(engine, a.source, chosen.feeds, structure=a.structure, tolerance=limits)
     except EngineError as error:
         raise InputError(f"{a.path}: ONNX Runtime can't run it on these inputs: {error}") from None
-    return verifier.check(b.source, all_sets=True)
+    return [
+        verifier.check(each.source, optimize=each.is_extended, all_sets=True) for each in candidates
+    ]
 
 
 def _part(
@@ -132,44 +148,65 @@ def _part(
     return first_parting(engine, (a.structure, a.source), (b.structure, b.source), feeds, limits)
 
 
-def _print_json(verdict: Verdict, chosen: ChosenInputs, layers: LayerReport | None) -> None:
+def _print_json(
+    verdicts: Sequence[Verdict], chosen: ChosenInputs, layers: LayerReport | None
+) -> None:
+    first, *others = (_plain(verdict) for verdict in verdicts)
     plain = {
-        "equal": verdict.passed,
-        "reason": verdict.reason,
-        "sets": verdict.sets,
+        **first,
+        "equal": all(verdict.passed for verdict in verdicts),
         "notes": list(chosen.notes),
-        "exercised": verdict.exercised,
-        "outputs": [comparison.as_plain() for comparison in verdict.outputs],
-        "inner": [comparison.as_plain() for comparison in verdict.inner],
+        "with_library": others[0] if others else None,
     }
     if layers is not None:
         plain["layers"] = layers.as_plain()
     print(json.dumps(plain, indent=2, allow_nan=False))
 
 
-def _print_tables(verdict: Verdict, chosen: ChosenInputs, layers: LayerReport | None) -> None:
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "equal": verdict.passed,
+        "reason": verdict.reason,
+        "sets": verdict.sets,
+        "exercised": verdict.exercised,
+        "outputs": [comparison.as_plain() for comparison in verdict.outputs],
+        "inner": [comparison.as_plain() for comparison in verdict.inner],
+    }
+
+
+def _print_tables(
+    verdicts: Sequence[Verdict], chosen: ChosenInputs, layers: LayerReport | None
+) -> None:
     console = make_console()
     narrow = console.is_terminal and console.width < WIDE
     columns = [c for c in COLUMNS if not (narrow and c in WIDE_ONLY)]
     headings = ["output", "type", *columns, "verdict"]
     table = make_table(console, headings, left=("output", "type", "verdict"))
-    for comparison in verdict.outputs:
-        table.add_row(*_row(comparison, columns))
-    for comparison in verdict.inner:
-        table.add_row(*_row(replace(comparison, name=f"(inner) {comparison.name}"), columns))
+    named = list(zip((PLAIN, WITH_LIBRARY), verdicts, strict=False))
+    for suffix, verdict in named:
+        for comparison in verdict.outputs:
+            table.add_row(*_row(replace(comparison, name=comparison.name + suffix), columns))
+        for comparison in verdict.inner:
+            name = f"(inner) {comparison.name}{suffix}"
+            table.add_row(*_row(replace(comparison, name=name), columns))
     show(console, table)
-    sets = f"{verdict.sets} input set" + ("s" if verdict.sets != 1 else "")
-    if not verdict.passed:
-        show(console, cell(f"the outputs differ ({sets}): {verdict.reason}", "bold red"))
-    elif verdict.exercised:
-        show(console, cell(f"the outputs agree on {sets}", "green"))
-    else:
-        show(console, cell(f"nothing is proved on {sets}: {verdict.reason}", "yellow"))
+    for suffix, verdict in named:
+        _show_conclusion(console, verdict, suffix)
     for note in chosen.notes:
         show(console, cell(note, "dim"))
     if layers is not None:
         for line in _layer_lines(layers):
             show(console, cell(line))
+
+
+def _show_conclusion(console: Console, verdict: Verdict, suffix: str) -> None:
+    sets = f"{verdict.sets} input set" + ("s" if verdict.sets != 1 else "") + suffix
+    if not verdict.passed:
+        show(console, cell(f"the outputs differ on {sets}: {verdict.reason}", "bold red"))
+    elif verdict.exercised:
+        show(console, cell(f"the outputs agree on {sets}", "green"))
+    else:
+        show(console, cell(f"nothing is proved on {sets}: {verdict.reason}", "yellow"))
 
 
 def _row(comparison: OutputComparison, columns: Sequence[str]) -> list[Text | str]:

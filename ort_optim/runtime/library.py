@@ -14,6 +14,9 @@ from ort_optim.errors import OrtOptimError
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 TEXT_BYTES = 512
 
+SWITCH = "ORT_OPTIM_DISABLE"
+"""Environment variable: anything but nothing and 0 leaves all regions to ONNX Runtime."""
+
 
 class LibraryError(OrtOptimError):
     """The native library is missing, or refuses a plan."""
@@ -67,9 +70,16 @@ def library_path() -> Path:
     return Path(__file__).with_name(f"ort_optim_native{SUFFIX}")
 
 
-@functools.cache
 def unavailable_reason() -> str | None:
-    """Why no region can run in this process; None if nothing stands against it."""
+    """Why no region is to run in this process; None if nothing stands against it."""
+    if os.environ.get(SWITCH, "") not in ("", "0"):
+        return f"{SWITCH} is set"
+    return _fault()
+
+
+@functools.cache
+def _fault() -> str | None:
+    """Why the library can't be used."""
     if not library_path().is_file():
         return (
             f"the native library is not built ({library_path().name} is missing): "
@@ -128,7 +138,7 @@ def totals() -> Totals:
 
 
 def _checked() -> ctypes.CDLL:
-    if reason := unavailable_reason():
+    if reason := _fault():
         raise LibraryError(reason)
     return _library()
 

@@ -45,9 +45,6 @@ from ort_optim.runtime.stats import (
 
 log = logging.getLogger("ort_optim")
 
-SWITCH = "ORT_OPTIM_DISABLE"
-"""Environment variable: anything but nothing and 0 leaves all regions to ONNX Runtime."""
-
 PROGRESS_SECONDS = 2.0
 
 CPU = "CPUExecutionProvider"
@@ -163,8 +160,8 @@ class _Progress:
 
 def _general_reason(options: ort.SessionOptions, providers: Sequence[Any] | None) -> str | None:
     """Why no region of any model may run in this session."""
-    if os.environ.get(SWITCH, "") not in ("", "0"):
-        return f"{SWITCH} is set"
+    if reason := library.unavailable_reason():
+        return reason
     names = [each if isinstance(each, str) else each[0] for each in providers or ()]
     if others := [name for name in names if name not in OUR_PROVIDERS]:
         return f"{others[0]} may take them"
@@ -172,7 +169,7 @@ def _general_reason(options: ort.SessionOptions, providers: Sequence[Any] | None
         return "the session options name execution providers"
     if options.optimized_model_filepath:
         return "the optimized model, which ONNX Runtime is to write, would lack their bodies"
-    return library.unavailable_reason()
+    return None
 
 
 def _has_providers(options: ort.SessionOptions) -> bool:

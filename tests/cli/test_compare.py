@@ -10,8 +10,13 @@ import onnx
 import pytest
 from onnx import ModelProto
 
+import ort_optim
 from ort_optim.cli import main
+from tests.toolbox import ROOT
+from tests.pipeline.wrong_kernels import spoil_winograd
 from tests.verify.models import chain, parse
+
+ORIGINAL = ROOT / "models" / "digits_resnet.onnx"
 
 
 def save(folder: Path, name: str, model: ModelProto) -> str:
@@ -53,6 +58,49 @@ def test_json_holds_figures_and_layers(tmp_path: Path, capsys: pytest.CaptureFix
     assert output["name"] == "y"
     assert output["max_abs"] > 0
     assert found["layers"]["tensor"] == "b"
+
+
+@pytest.fixture
+def tiled(tmp_path: Path) -> str:
+    path = tmp_path / "tiled.onnx"
+    ort_optim.optimize(ORIGINAL, path, timing=False)
+    return str(path)
+
+
+def test_a_model_with_regions_is_compared_with_our_library_too(
+    tiled: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(ORIGINAL), tiled, "--sets", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "the outputs agree on 1 input set\n" in out
+    assert "the outputs agree on 1 input set (with ort_optim)\n" in out
+    assert main(["compare", str(ORIGINAL), tiled, "--sets", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (plain,), (ours,) = found["outputs"], found["with_library"]["outputs"]
+    assert plain["name"] == ours["name"]
+    assert 0 < ours["max_abs"] != plain["max_abs"]
+
+
+def test_wrong_kernels_of_ours_give_3(
+    tiled: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_winograd(monkeypatch)
+    assert main(["compare", str(ORIGINAL), tiled, "--sets", "1"]) == 3
+    out = capsys.readouterr().out
+    assert "the outputs agree on 1 input set\n" in out
+    assert "the outputs differ on 1 input set (with ort_optim): 'logits': error" in out
+    assert main(["compare", str(ORIGINAL), tiled, "--sets", "1", "--json"]) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert (found["equal"], found["with_library"]["equal"]) == (False, False)
+    assert all(output["passed"] for output in found["outputs"])
+
+
+def test_without_our_library_a_model_with_regions_is_compared_as_it_is(
+    tiled: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORT_OPTIM_DISABLE", "1")
+    assert main(["compare", str(ORIGINAL), tiled, "--sets", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["with_library"] is None
 
 
 def test_stated_tolerances_decide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

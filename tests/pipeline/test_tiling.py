@@ -118,3 +118,12 @@ def test_wrong_kernels_are_noticed_and_left_out(
     names = {layer.template for layer in report.tiling.layers}
     assert report.verification.status == "passed"
     assert not any(name.startswith("winograd") for name in names)
+
+
+def test_where_our_code_is_switched_off_nothing_is_tiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORT_OPTIM_DISABLE", "1")
+    report = ort_optim.optimize(MODEL, tmp_path / "o.onnx", timing=False)
+    assert not report.tiling.kept
+    assert report.tiling.reason == "ORT_OPTIM_DISABLE is set"

@@ -238,10 +238,10 @@ def test_a_missing_library_is_a_reason_not_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(library, "library_path", lambda: tmp_path / "no_library.so")
-    library.unavailable_reason.cache_clear()
+    library._fault.cache_clear()
     try:
         assert "is not built (no_library.so is missing)" in str(library.unavailable_reason())
         with pytest.raises(library.LibraryError, match="not built"):
             library.stage(b"")
     finally:
-        library.unavailable_reason.cache_clear()
+        library._fault.cache_clear()

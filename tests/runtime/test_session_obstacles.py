@@ -68,14 +68,14 @@ def test_without_the_native_library_ort_runs_all(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(library, "library_path", lambda: tmp_path / "missing.so")
-    library.unavailable_reason.cache_clear()
+    library._fault.cache_clear()
     try:
         session = opened(model)
         check_left_to_ort(session, "missing.so is missing")
         assert list(left(session)) == [ALL]
     finally:
         monkeypatch.undo()
-        library.unavailable_reason.cache_clear()
+        library._fault.cache_clear()
     (line,) = caplog.messages
     assert "all regions are left to ONNX Runtime" in line
 
