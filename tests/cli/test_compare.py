@@ -12,8 +12,8 @@ from onnx import ModelProto
 
 import ort_optim
 from ort_optim.cli import main
-from tests.toolbox import ROOT
 from tests.pipeline.wrong_kernels import spoil_winograd
+from tests.toolbox import ROOT
 from tests.verify.models import chain, parse
 
 ORIGINAL = ROOT / "models" / "digits_resnet.onnx"
