@@ -67,7 +67,8 @@ def infer(model: ModelProto) -> ModelProto:
     more.CopyFrom(model)
     for number, graph in enumerate(subgraphs(more.graph)):
         _state(graph, told.get(number, {}))
-    return _inferred(more)
+    again = _inferred(more)
+    return found if again is more else again
 
 
 def _inferred(model: ModelProto) -> ModelProto:
