@@ -85,6 +85,31 @@ def test_debug_runs_a_command_in_the_folder_of_a_held_job(desk, capfd):
     assert "HELD: exit 4" in err
 
 
+def test_debug_and_logs_reach_the_process_of_a_gang_that_is_held(desk, capfd):
+    script = "echo rank $ORT_OPTIM_RANK; test $ORT_OPTIM_RANK = 0"
+    desk.jobs(f"id: g, command: [sh, -c, '{script}'], resources: {{servers: 2}}")
+
+    def owner() -> None:
+        desk.until_state("g", State.HELD)
+        assert desk.batch("logs", "g", "--rank", "1") == 0
+        assert desk.batch("logs", "g") == 0
+        show = ("--", "sh", "-c", "echo debug $ORT_OPTIM_RANK")
+        assert desk.batch("debug", "g", *show) == 0
+        assert desk.batch("debug", "--rank", "1", "g", *show) == 0
+        for command in (("logs", "g", "--rank", "2"), ("debug", "--rank", "-1", "g")):
+            assert desk.batch(*command) == 2
+        assert desk.batch("release", "g") == 0
+
+    desk.meanwhile(owner)
+    assert desk.submit("--quiet") == 3
+    out, err = capfd.readouterr()
+    lines = [line for line in out.splitlines() if line.startswith(("rank", "debug"))]
+    assert lines == ["rank 1", "rank 0", "debug 1", "debug 1"]
+    assert err.count("rank 1, on n2: HELD: exit 1") == 2
+    assert "g has no process of rank 2: it has processes of ranks 0 to 1" in err
+    assert "g has no process of rank -1" in err
+
+
 def test_a_log_of_any_size_is_followed_over_its_release(desk, capfd):
     desk.jobs("id: x, command: [sh, -c, 'truncate -s 1G ../log; echo end >> ../log; exit 1']")
     codes = []
@@ -140,6 +165,7 @@ def test_a_copy_of_the_state_folder_does_not_reach_the_jobs_of_the_original(desk
         shutil.copytree(desk.state, copy)
         assert main(["batch", "restart", "bad", "--state", str(copy)]) == 2
         assert main(["batch", "submit", str(desk.file), "--state", str(copy)]) == 2
+        assert main(["batch", "debug", "bad", "--state", str(copy), "--", "true"]) == 2
         assert desk.batch("release", "bad") == 0
 
     desk.meanwhile(owner)
@@ -147,6 +173,7 @@ def test_a_copy_of_the_state_folder_does_not_reach_the_jobs_of_the_original(desk
     err = capsys.readouterr().err
     assert "no submitter runs for these jobs" in err
     assert f"bad is HELD in {desk.state}, which this folder is a copy of" in err
+    assert f"bad is in {desk.state}, which this folder is a copy of" in err
     assert desk.path("bad") == [State.RUNNING, State.HELD, State.FAILED]
 
 

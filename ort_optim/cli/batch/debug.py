@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from ort_optim.cli.batch.asking import owned
+from ort_optim.cli.batch.rank_argument import add_rank_argument, check_rank, processes_of
 from ort_optim.cli.batch.state_folder import add_state_argument, open_journal, without_separator
 from ort_optim.cluster.keeping.debug_session import Stream, Terminal
 from ort_optim.cluster.keeping.status import Status
 from ort_optim.cluster.keeping.supervisor import Supervisor
 from ort_optim.cluster.keeping.terminal import interact, size
 from ort_optim.cluster.ray.door import LOCAL
-from ort_optim.cluster.states import OCCUPYING, Record
+from ort_optim.cluster.states import OCCUPYING, Record, State
 from ort_optim.cluster.submitting.failing_part import failing_part
 from ort_optim.cluster.submitting.gang import folder_of
 from ort_optim.cluster.submitting.journal import Journal
@@ -28,6 +29,7 @@ HELP = "a shell, or one command, in the folder, environment and container of a j
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_state_argument(parser)
+    add_rank_argument(parser, "the first that is held")
     parser.add_argument("job", metavar="JOB")
     parser.add_argument(
         "command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="default: your shell"
@@ -41,15 +43,30 @@ def run(args: argparse.Namespace) -> int:
         record = owned(journal, args.job)
         if record.state not in OCCUPYING:
             raise InputError(f"{record.id} is {record.state}: nothing of it is there to debug")
+        if (original := journal.original()) is not None:
+            raise InputError(f"{record.id} is in {original}, which this folder is a copy of")
         tty = sys.stdin.isatty() and sys.stdout.isatty()
-        with _reach(journal, record) as job:
+        rank = _held(journal, record) if args.rank is None else check_rank(record, args.rank)
+        with _reach(journal, record, rank) as job:
             told = _told(job.status(), job.processes(), job.failing_part())
+            if processes_of(record) > 1:
+                told = f"rank {rank}, on {record.placements[rank].server}: {told}"
             print(told, file=sys.stderr, flush=True)
             return interact(job.open(argv, tty), tty=tty)
 
 
+def _held(journal: Journal, record: Record) -> int:
+    """The first process of a job that is held; of those that have one, and if none is, 0."""
+    count = processes_of(record)
+    for rank in range(count) if count > 1 else ():
+        with _reach(journal, record, rank) as job:
+            if job.status().state is State.HELD:
+                return rank
+    return 0
+
+
 class _Here:
-    """A job whose keeper is on this machine."""
+    """A process of a job whose keeper is on this machine."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
@@ -69,7 +86,7 @@ class _Here:
 
 
 class _There:
-    """A job that is reached through Ray."""
+    """A process of a job that is reached through Ray."""
 
     def __init__(self, remote: Any) -> None:
         self._remote = remote
@@ -121,14 +138,14 @@ class _RemoteTerminal:
 
 
 @contextlib.contextmanager
-def _reach(journal: Journal, record: Record) -> Iterator[_Here | _There]:
+def _reach(journal: Journal, record: Record, rank: int) -> Iterator[_Here | _There]:
     last = journal.last_lease()
     if last is None or last.address == LOCAL:
-        yield _Here(Supervisor(folder_of(journal.folder, record.id, 0)))
+        yield _Here(Supervisor(folder_of(journal.folder, record.id, rank)))
         return
     from ort_optim.cluster.ray.ray_backend import RemoteJob
 
-    remote = RemoteJob(last.address, journal.folder, record.id, record.attempt)
+    remote = RemoteJob(last.address, journal.folder, record.id, record.attempt, rank)
     try:
         yield _There(remote)
     finally:

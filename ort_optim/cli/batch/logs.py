@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from ort_optim.cli.argument_types import positive_int
+from ort_optim.cli.batch.rank_argument import add_rank_argument, check_rank
 from ort_optim.cli.batch.state_folder import add_state_argument, open_journal
 from ort_optim.cluster.keeping.work_folder import open_plain
 from ort_optim.cluster.ray.door import LOCAL
@@ -32,15 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="JOB")
     parser.add_argument("-f", "--follow", action="store_true", help="until the job is over")
     parser.add_argument("-n", "--lines", type=positive_int, metavar="N", help="the last lines only")
+    add_rank_argument(parser, "0")
     add_state_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     with open_journal(args) as journal:
         record = journal.record(args.job)
-        path = folder_of(journal.folder, record.id, 0) / "log"
+        rank = check_rank(record, args.rank or 0)
+        path = folder_of(journal.folder, record.id, rank) / "log"
         if not path.is_file():
-            return _from_elsewhere(journal, record, args.lines or 1000)
+            return _from_elsewhere(journal, record, rank, args.lines or 1000)
         position = _print(path, 0) if args.lines is None else _print_last(path, args.lines)
         while args.follow:
             # Looked at first, so that what it printed last is printed.
@@ -71,14 +74,14 @@ def _print_last(path: Path, lines: int) -> int:
         return file.tell()
 
 
-def _from_elsewhere(journal: Journal, record: Record, lines: int) -> int:
+def _from_elsewhere(journal: Journal, record: Record, rank: int, lines: int) -> int:
     """The log of a job whose folder is on its server alone."""
     lease = journal.lease()
     if record.state not in OCCUPYING or lease is None or lease.address == LOCAL:
         raise InputError(f"{record.id} is {record.state}, and has no log here")
     from ort_optim.cluster.ray.ray_backend import RemoteJob
 
-    remote = RemoteJob(lease.address, journal.folder, record.id, record.attempt)
+    remote = RemoteJob(lease.address, journal.folder, record.id, record.attempt, rank)
     try:
         print(remote.call("log", lines))
     finally:

@@ -54,15 +54,15 @@ def connect(
 
 
 class RemoteJob:
-    """The actor of a job's first process, from another program than the submitter.
+    """The actor of a process of a job, from another program than the submitter.
 
     Raises InputError: no cluster at that address, or no actor of the job on it.
     """
 
-    def __init__(self, address: str, state: Path, job: str, attempt: int) -> None:
+    def __init__(self, address: str, state: Path, job: str, attempt: int, rank: int) -> None:
         self._door = RayDoor(address, address=address)
         ray = self._door.ray
-        prefix = actor_prefix(state, job, attempt, 0)
+        prefix = actor_prefix(state, job, attempt, rank)
         names = [name for name in ray.util.list_named_actors() if name.startswith(prefix)]
         if not names:
             self._door.close()

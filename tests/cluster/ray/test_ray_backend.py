@@ -226,7 +226,7 @@ def test_debug_reaches_a_job_on_another_server_through_ray(run, tmp_path, monkey
 
 def test_a_job_that_nobody_drives_is_told_as_such(run):
     with pytest.raises(InputError, match="no supervisor"):
-        RemoteJob(run.address, run.state, "nothing", 1)
+        RemoteJob(run.address, run.state, "nothing", 1, 0)
 
 
 def test_a_dead_server_is_a_lost_job_which_runs_elsewhere(cluster, tmp_path):
