@@ -76,13 +76,17 @@ def test_debug_runs_a_command_in_the_folder_of_a_held_job(desk, capfd):
     def owner() -> None:
         desk.until_state("bad", State.HELD)
         assert desk.batch("debug", "bad", "--", "sh", "-c", "cat here; exit 7") == 7
+        state = str(desk.state)
+        assert main(["batch", "debug", "bad", "--state", state, "--", "echo", "--", "-n"]) == 0
+        assert main(["batch", "debug", "bad", "cat", "--state", state]) == 2
         assert desk.batch("release", "bad") == 0
 
     desk.meanwhile(owner)
     assert desk.submit() == 3
     out, err = capfd.readouterr()
-    assert "trace" in out
+    assert "trace\n-- -n\n" in out
     assert "HELD: exit 4" in err
+    assert "unrecognized arguments: cat" in err
 
 
 def test_debug_and_logs_reach_the_process_of_a_gang_that_is_held(desk, capfd):

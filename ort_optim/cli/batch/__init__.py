@@ -1,7 +1,8 @@
 """`batch`: many jobs placed on a cluster; one file per sub-command, one line each in `COMMANDS`.
 
 A sub-command module has NAME, HELP, add_arguments(parser) and run(args) -> exit code, as the
-commands of `ort_optim.cli` have. Ray and PyYAML are imported by the sub-commands that need them.
+commands of `ort_optim.cli` have; with TAKES_WORDS, `args.words` is what stands behind `--`. Ray and
+PyYAML are imported by the sub-commands that need them.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class LazyParser(argparse.ArgumentParser):
     """The parser of one sub-command, whose module is imported when it is the one called."""
 
     command: str | None = None
+    takes_words = False
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
@@ -47,7 +49,15 @@ class LazyParser(argparse.ArgumentParser):
             module.add_arguments(self)
             self.add_argument("--debug", action="store_true", help="show a traceback on errors")
             self.set_defaults(batch_run=module.run)
-        return super().parse_known_args(args, namespace)
+            self.takes_words = getattr(module, "TAKES_WORDS", False)
+        words: list[str] = []
+        if self.takes_words and args is not None and "--" in args:
+            cut = list(args).index("--")
+            args, words = args[:cut], list(args[cut + 1 :])
+        found, unknown = super().parse_known_args(args, namespace)
+        if self.takes_words:
+            found.words = words
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see `{self.prog} --help`)")

@@ -11,7 +11,7 @@ from typing import Any
 
 from ort_optim.cli.batch.asking import owned
 from ort_optim.cli.batch.rank_argument import add_rank_argument, check_rank, processes_of
-from ort_optim.cli.batch.state_folder import add_state_argument, open_journal, without_separator
+from ort_optim.cli.batch.state_folder import add_state_argument, open_journal
 from ort_optim.cluster.keeping.debug_session import Stream, Terminal
 from ort_optim.cluster.keeping.status import Status
 from ort_optim.cluster.keeping.supervisor import Supervisor
@@ -26,19 +26,18 @@ from ort_optim.errors import InputError
 NAME = "debug"
 HELP = "a shell, or one command, in the folder, environment and container of a job"
 
+TAKES_WORDS = True
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_state_argument(parser)
     add_rank_argument(parser, "the first that is held")
-    parser.add_argument("job", metavar="JOB")
-    parser.add_argument(
-        "command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="default: your shell"
-    )
+    parser.add_argument("job", metavar="JOB", help="behind it, `-- COMMAND`; default: your shell")
+    parser.usage = "%(prog)s [--state DIR] [--rank N] JOB [-- COMMAND ...]"
 
 
 def run(args: argparse.Namespace) -> int:
     """The exit code of the command."""
-    argv = without_separator(args.command)
     with open_journal(args) as journal:
         record = owned(journal, args.job)
         if record.state not in OCCUPYING:
@@ -52,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             if processes_of(record) > 1:
                 told = f"rank {rank}, on {record.placements[rank].server}: {told}"
             print(told, file=sys.stderr, flush=True)
-            return interact(job.open(argv, tty), tty=tty)
+            return interact(job.open(args.words, tty), tty=tty)
 
 
 def _held(journal: Journal, record: Record) -> int:

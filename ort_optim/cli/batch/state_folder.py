@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import platformdirs
@@ -58,11 +57,6 @@ def open_journal(args: argparse.Namespace) -> Journal:
     if folder is None:
         raise InputError("nothing was submitted from here yet: say which batch with --state DIR")
     return Journal.open(folder)
-
-
-def without_separator(words: Sequence[str]) -> list[str]:
-    """What stands after `--`, however argparse left it."""
-    return list(words[1:] if words[:1] == ["--"] else words)
 
 
 def _last() -> Path:
