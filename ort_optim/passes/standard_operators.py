@@ -19,7 +19,8 @@ something to do, and with regions, which there could be none of before:
     fns_candy              all three      383     378     182
 
 Conditions: (5) float32, the only type of their kernels on CPUs; (6) attributes that those kernels
-accept, else the model fails as it did; (7) opset 7, from which Mul and Add broadcast.
+accept, else the model fails as it did; (7) opset 7 where Add and Mul come in, of which ONNX Runtime
+has no kernels before.
 """
 
 from __future__ import annotations
@@ -59,11 +60,7 @@ def rewrite(root: Graph, ctx: Context) -> None:
     for graph in list(root.walk()):
         for node in graph.nodes:
             kind = ("" if node.domain in (*STANDARD_DOMAINS, None) else node.domain, node.op)
-            if node.dead or kind not in _REWRITES or kind in graph.model.functions:
-                continue
-            if graph.opset < 7:  # (7)
-                ctx.refuse(NAME, node, f"opset {graph.opset}")
-            else:
+            if kind in _REWRITES and kind not in graph.model.functions and not node.dead:
                 _REWRITES[kind](node, graph, ctx)
 
 
@@ -75,6 +72,8 @@ def _fused_conv(node: Node, graph: Graph, ctx: Context) -> None:
     weights, added = node.inputs[1], input_or_none(node, 3)
     if weights.dtype != np.float32:  # (5)
         return ctx.refuse(NAME, node, "its weights are not known to be float32")
+    if added is not None and graph.opset < 7:  # (7)
+        return ctx.refuse(NAME, node, f"opset {graph.opset}")
     if op and (op not in ACTIVATIONS or len(parameters) != len(ACTIVATIONS[op])):  # (6)
         return ctx.refuse(NAME, node, f"activation '{op}' with {len(parameters)} parameters")
     if not ctx.fuel(NAME, node, " and ".join(filter(None, ("Conv", "Add" * bool(added), op)))):
@@ -126,11 +125,14 @@ def _affine(node: Node, graph: Graph, ctx: Context) -> None:
 
 def _scaled(node: Node, scale: float, shift: Array, graph: Graph, ctx: Context) -> None:
     """x * scale + shift."""
+    if graph.opset < 7:  # (7)
+        return ctx.refuse(NAME, node, f"opset {graph.opset}")
     if not ctx.fuel(NAME, node, "Mul and Add"):
-        return
+        return None
     factor = graph.constant(np.array(scale, np.float32), f"{node.key}_scale")
     product = compute("Mul", [node.inputs[0], factor], "scaled", at=node)
     graph.replace(node, "Add", [product, graph.constant(shift, f"{node.key}_shift")])
+    return None
 
 
 def _crop(node: Node, graph: Graph, ctx: Context) -> None:

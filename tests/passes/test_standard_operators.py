@@ -171,7 +171,7 @@ def test_an_affine_map_of_any_rank(engine: Engine, opset: int) -> None:
     assert check(engine, model, PASSES).ops == {"Mul": 1, "Add": 1}
 
 
-@pytest.mark.parametrize("opset", [7, 9])
+@pytest.mark.parametrize("opset", [6, 9])
 @pytest.mark.parametrize(
     ("attributes", "height", "width"),
     [
@@ -213,11 +213,17 @@ def test_old_operators_without_what_their_kernels_ask_for_stay(engine: Engine, c
     assert len(outcome.reasons) == 1
 
 
-def test_before_opset_7_they_stay(engine: Engine) -> None:
+def test_in_opset_6_what_needs_no_add_is_replaced(engine: Engine) -> None:
+    model = fused("a, w, b", ', activation = "LeakyRelu", activation_params = [0.2]', opset=6)
+    del model.graph.node[2:], model.graph.input[1:]
+    model.graph.node[1].output[0] = "y"
+    assert rewritten(engine, model).ops == {"Neg": 1, "Conv": 1, "LeakyRelu": 1}
+    summed = apply(engine, fused("a, w, b, z", "", opset=6), PASSES)
+    assert summed.ops["FusedConv"] == 1
     text = "g (float[1, 3, 8, 8] x) => (float[1, 3, 8, 8] y) { y = Affine<alpha=2.0, beta=1.0>(x) }"
-    outcome = apply(engine, model_of(text, opset=6), PASSES)
-    assert outcome.ops == {"Affine": 1}
-    assert outcome.reasons == ["opset 6"]
+    affine = apply(engine, model_of(text, opset=6), PASSES)
+    assert affine.ops == {"Affine": 1}
+    assert summed.reasons == affine.reasons == ["opset 6"]
 
 
 def test_in_a_branch_they_are_replaced_too(engine: Engine) -> None:
