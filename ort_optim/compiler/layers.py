@@ -6,8 +6,8 @@ Normal       a constant made of the four of a BatchNormalization
 Layer        one operation and what is applied to its result in passing
 LayerGraph   layers in order; values are numbered, the region's activations first
 
-Convolution, MaxPool, AveragePool, GlobalAveragePool, Elementwise, Concat, Slice, Resize, Pad
-             the operations, plain data
+Convolution, MaxPool, AveragePool, GlobalAveragePool, Elementwise, Concat, Slice, Widen, Resize,
+Pad          the operations, plain data
 """
 
 from __future__ import annotations
@@ -112,6 +112,11 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class Widen:
+    """All channels of the input, and behind them zeros, for as many as the output has."""
+
+
+@dataclass(frozen=True)
 class Resize:
     """Another height and width.
 
@@ -145,6 +150,7 @@ Op: TypeAlias = (
     | Elementwise
     | Concat
     | Slice
+    | Widen
     | Resize
     | Pad
 )

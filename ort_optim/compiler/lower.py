@@ -27,12 +27,13 @@ from ort_optim.compiler.layers import (
     Normal,
     Slice,
     Weight,
+    Widen,
 )
 from ort_optim.compiler.placement import Placement, Target, exports, place
 from ort_optim.compiler.scope import Refusal
 from ort_optim.kernels.base import ConvTemplate, Launch, Tile
 from ort_optim.kernels.borders import launch_clear_halo, launch_export, launch_import
-from ort_optim.kernels.channels import launch_copy_channels
+from ort_optim.kernels.channels import launch_clear_channels, launch_copy_channels
 from ort_optim.kernels.elementwise import launch_pack_channels
 from ort_optim.kernels.epilogue import Epilogue
 from ort_optim.kernels.isa import FLOAT_BYTES, Isa
@@ -295,6 +296,8 @@ class _Lowering:
             self._add_concat(layer)
         elif isinstance(layer.op, Slice):
             self._add_slice(layer)
+        elif isinstance(layer.op, Widen):
+            self._add_widened(layer)
         else:
             self._add_computation(layer)
 
@@ -323,6 +326,20 @@ class _Lowering:
             self.isa, source.layout, part.layout, count, layer.op.start, 0, last=True
         )
         self._step(launch, {"x": source, "y": part}, layer.label)
+
+    def _add_widened(self, layer: Layer) -> None:
+        part = layer.inputs[0]
+        source, first = self._read(part), self.graph.shapes[part].C
+        whole = self._write(layer.output)
+        if not self.placement.is_at(part, layer.output, 0):
+            launch = launch_copy_channels(
+                self.isa, source.layout, whole.layout, first, 0, 0, last=True
+            )
+            self._step(launch, {"x": source, "y": whole}, layer.label)
+            first = source.layout.planes * self.isa.lanes
+        if first < whole.layout.C:
+            launch = launch_clear_channels(self.isa, whole.layout, first)
+            self._step(launch, {"x": whole}, layer.label)
 
     def _add_computation(self, layer: Layer) -> None:
         value = layer.inputs[0]

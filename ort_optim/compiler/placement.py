@@ -15,7 +15,8 @@ the strides of the whole.
     (3) An input that can't lie there (its channel is no multiple of v, it lies elsewhere already)
         is copied when the concat is due. Its lanes may be written before by the input ahead of it,
         whose last vector is not full: the copy comes later.
-    (4) A concat that only goes out of the region is not made: its inputs go out one by one.
+    (4) What is widened with zeros is made in the wider memory, if it can lie there.
+    (5) A concat that only goes out of the region is not made: its inputs go out one by one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ort_optim.compiler.layers import Concat, Layer, LayerGraph, Slice
+from ort_optim.compiler.layers import Concat, Layer, LayerGraph, Slice, Widen
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,13 @@ class Placement:
         """Whether it lies in memory of its own, so far."""
         return value not in self._inside
 
+    def can_put(self, value: int, into: int) -> bool:
+        """Whether a value is free, and the other does not lie in it."""
+        return self.is_free(value) and self.root(into)[0] != value
+
     def put(self, value: int, into: int, channel: int) -> None:
         """Let a free value lie in another one, from `channel` on."""
-        assert self.is_free(value)
-        assert self.root(into)[0] != value
+        assert self.can_put(value, into)
         self._inside[value] = (into, channel)
 
     def is_at(self, value: int, into: int, channel: int) -> bool:
@@ -87,8 +91,14 @@ def place(graph: LayerGraph, lanes: int, may_lie_in: Callable[[int], bool]) -> P
             placement.put(layer.output, layer.inputs[0], layer.op.start)
             slices.setdefault(layer.inputs[0], {})[layer.op.start] = layer.output
     for layer in reversed(graph.layers):
-        if isinstance(layer.op, Concat) and may_lie_in(layer.output):
+        if not may_lie_in(layer.output):
+            continue
+        if isinstance(layer.op, Concat):
             _place_concat(layer, placement, channels, lanes, slices, may_lie_in)
+        elif isinstance(layer.op, Widen):
+            narrow = layer.inputs[0]
+            if placement.can_put(narrow, layer.output) and may_lie_in(narrow):
+                placement.put(narrow, layer.output, 0)
     return placement
 
 
@@ -112,7 +122,7 @@ def _place_concat(
         if channel % lanes == 0:
             owner = _cut_up(parts[number:], slices, channels)
             free = part if owner is None else owner
-            if placement.is_free(free) and placement.root(whole)[0] != free and may_lie_in(free):
+            if placement.can_put(free, whole) and may_lie_in(free):
                 placement.put(free, whole, channel)
         channel += channels[part]
 
@@ -135,7 +145,7 @@ def _cut_up(
 
 
 def exports(graph: LayerGraph, reads: Callable[[int], int]) -> dict[int, list[Target]]:
-    """For each value that leaves the region where it goes. (4): concats that nothing in the region
+    """For each value that leaves the region where it goes. (5): concats that nothing in the region
     reads (`reads` counts) are replaced by their inputs."""
     makers = {layer.output: layer for layer in graph.layers}
     found: dict[int, list[Target]] = {}

@@ -252,11 +252,12 @@ class Node:
         shape: Shape,
         epilogue: Sequence[Applied] = (),
         output: int = 0,
-    ) -> None:
-        """A layer that makes an output of this node."""
+    ) -> int:
+        """A layer that makes an output of this node, the last one if several do; its value."""
         value = self.scope.add_value(shape)
         self.scope.values[self.proto.output[output]] = value
         label = self.proto.name or self.proto.output[output]
         self.scope.layers.append(
             Layer(op, tuple(inputs), value, f"{self.proto.op_type} {label}", tuple(epilogue))
         )
+        return value

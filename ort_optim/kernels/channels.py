@@ -1,4 +1,5 @@
-"""`CopyChannels`: channels from anywhere in one blocked tensor to anywhere in another.
+"""`CopyChannels`: channels from anywhere in one blocked tensor to anywhere in another;
+`ClearChannels`: zeros in the last ones of a tensor.
 
 A concat or split whose channel counts are multiples of v is a matter of pointers. Here the counts
 are not: every vector of y is put together from two neighbouring planes of x by one shuffle.
@@ -115,3 +116,47 @@ def launch_copy_channels(
     rows, tasks = split_rows(x.N, kernel.planes(isa.lanes), x.H, x.W * (2 * isa.lanes))
     values = {**x.values("x"), **y.values("y"), "width": x.W, **rows}
     return Launch(kernel, values, tasks, x.N.sizes.const(0))
+
+
+@dataclass(frozen=True)
+class ClearChannels:
+    """x[:, first:] = 0, and so in the lanes behind the last channel."""
+
+    first: int
+
+    @property
+    def name(self) -> str:
+        """As `Kernel`."""
+        return f"clear_channels_from{self.first}"
+
+    @property
+    def pointers(self) -> tuple[str, ...]:
+        """As `Kernel`."""
+        return ("x",)
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """As `Kernel`."""
+        return *tensor_values("x"), "width", *ROW_VALUES
+
+    def write(self, isa: Isa) -> Code:
+        """As `Kernel`."""
+        code = Code(self.name, isa, self.pointers, self.values)
+        base, low = divmod(self.first, code.lanes)
+        cleared = code.mask([lane >= low for lane in range(code.lanes)])
+        x, none = tensor_place(code, "x").at(plane=base), code.vec(0.0)
+        with Rows(code).each() as (image, plane, row):
+            place = x.at(image, plane, row)
+            with code.when(plane.equals(0)), code.loop(code.value("width")) as pixel:
+                place.at(pixel=pixel).address.store_first(none, cleared)
+            with code.when(plane >= 1), code.loop(code.value("width")) as pixel:
+                place.at(pixel=pixel).address.store(none)
+        return code
+
+
+def launch_clear_channels(isa: Isa, x: Layout, first: int) -> Launch:
+    """Clear the channels of the blocked x from `first` on."""
+    planes = x.planes - first // isa.lanes
+    rows, tasks = split_rows(x.N, planes, x.H, x.W * isa.lanes)
+    values = {**x.values("x"), "width": x.W, **rows}
+    return Launch(ClearChannels(first), values, tasks, x.N.sizes.const(0))

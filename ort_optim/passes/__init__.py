@@ -9,6 +9,7 @@ from ort_optim.passes import (
     clamp,
     common_subexpressions,
     concat_chain,
+    concat_zeros,
     constant_chain,
     constant_folding,
     constant_nodes,
@@ -63,6 +64,7 @@ PASSES: tuple[Pass, ...] = (
     reshape_chain.PASS,
     slice_chain.PASS,
     concat_chain.PASS,
+    concat_zeros.PASS,
     split_concat.PASS,
     slices_to_split.PASS,  # after split_concat, which may need no part at all
     constant_chain.PASS,  # before affine: one constant is folded into a layer rather than two

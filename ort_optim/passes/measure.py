@@ -14,6 +14,7 @@ NODE_WEIGHT = 10
 
 WEIGHTS = {
     "Constant": 1,  # what is left of a folded node whose result the graph gives out
+    "Pad": 9,  # takes the place of a Concat with zeros
     "Shape": 9,  # takes the place of what gathers sizes one by one
     "FusedConv": 41,  # becomes Conv, Add and an activation
     "ImageScaler": 25,  # becomes Mul and Add

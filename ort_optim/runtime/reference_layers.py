@@ -30,6 +30,7 @@ from ort_optim.compiler.layers import (
     Shape,
     Slice,
     Weight,
+    Widen,
     Window,
 )
 from ort_optim.compiler.lower import Choices
@@ -129,6 +130,8 @@ def _computed(op: Op, given: Sequence[Array], shape: Shape) -> Array:
             return np.concatenate(given, axis=1)
         case Slice(start):
             return x[:, start : start + C]
+        case Widen():
+            return np.pad(x, ((0, 0), (0, C - x.shape[1]), (0, 0), (0, 0)))
         case Resize():
             return _resize(x, op, (OH, OW))
         case Pad(pads, mode, number):

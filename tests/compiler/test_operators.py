@@ -101,6 +101,9 @@ GOOD: dict[str, Case] = {
     "upsample 9": ("Upsample", 9, [floats(1, 1, 2, 2)], {}),
     "pad": ("Pad", 18, [ints(0, 0, 1, 2, 0, 0, 3, 0)], {"mode": "reflect"}),
     "pad axes": ("Pad", 18, [ints(1, 2, 3, 4), np.float32(3).reshape(()), ints(2, -1)], {}),
+    "pad channels": ("Pad", 18, [ints(0, 0, 0, 0, 0, 5, 0, 0)], {}),
+    "pad channels and rows": ("Pad", 18, [ints(0, 0, 1, 2, 0, 14, 0, 1)], {}),
+    "pad channels 10": ("Pad", 10, [], {"pads": [0, 0, 0, 0, 0, 3, 0, 0]}),
     "pad 10": ("Pad", 10, [], {"pads": [0, 0, 1, 2, 0, 0, 3, 0], "mode": "edge"}),
 }
 
@@ -186,7 +189,14 @@ BAD: dict[str, Case] = {
         {"coordinate_transformation_mode": "tf_crop_and_resize"},
     ),
     "cubic": ("Resize", 18, [None, floats(1, 1, 2, 2)], {"mode": "cubic"}),
-    "batch or channels": ("Pad", 18, [ints(0, 1, 0, 0, 0, 0, 0, 0)], {}),
+    "before the channels": ("Pad", 18, [ints(0, 1, 0, 0, 0, 0, 0, 0)], {}),
+    "of the batch": ("Pad", 18, [ints(0, 0, 0, 0, 1, 0, 0, 0)], {}),
+    "other numbers than zeros": (
+        "Pad",
+        18,
+        [ints(0, 0, 0, 0, 0, 1, 0, 0), np.float32(3).reshape(())],
+        {},
+    ),
     "no code for LRN": ("LRN", 18, [], {"size": 3}),
     "attribute activation": (
         "Conv",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from ort_optim.compiler.plan import RegionPlan
@@ -118,3 +119,46 @@ def net_ints(net: Net, *numbers: int) -> str:
     import numpy as np
 
     return net.constant(np.array(numbers, np.int64))
+
+
+def widened(net: Net, x: str, channels: int, *spatial: int) -> str:
+    """x with so many channels of zeros behind it, and rows and columns around it."""
+    top, left, bottom, right = spatial or (0, 0, 0, 0)
+    pads = np.array([0, 0, top, left, 0, channels, bottom, right])
+    return net.add("Pad", x, net.constant(pads))
+
+
+@ISAS
+@pytest.mark.parametrize(("C", "more"), [(16, 16), (16, 3), (12, 4), (5, 30), (20, 1), (7, 8)])
+def test_what_is_widened_is_made_in_the_wider_memory(isa: Isa, C: int, more: int) -> None:  # noqa: N803
+    net = Net()
+    x = net.input(None, 16, None, None)
+    # Behind the last channel there is 0.5 then, and not zero.
+    a = net.add("Sigmoid", net.conv(x, 16, C))
+    b = net.conv(a, C, C + more, 3)
+    y = net.conv(net.add("Add", b, widened(net, a, more)), C + more, 8, 3)
+    plan = check(net.model(y), isa, plainly, SHAPE)
+    assert copies(plan) == 0
+    assert sum("clear_channels" in step.label for step in plan.steps) == 1
+
+
+@ISAS
+@pytest.mark.parametrize("more", [2, 20])
+def test_what_lies_elsewhere_is_copied_where_it_is_widened(isa: Isa, more: int) -> None:
+    net = Net()
+    x = net.input(None, 16, None, None)
+    a, b = (net.add("Sigmoid", each) for each in branches(net, x, 13, 16))
+    whole = net.conv(net.add("Concat", b, a, axis=1), 29, 8)
+    y = net.conv(widened(net, a, more), 13 + more, 8, 3)
+    plan = check(net.model(whole, y), isa, plainly, SHAPE)
+    assert copies(plan) >= 1
+
+
+@ISAS
+def test_an_input_is_widened_and_goes_out_and_rows_are_added(isa: Isa) -> None:
+    net = Net()
+    x = net.input(None, 16, None, None)
+    a = widened(net, x, 9)
+    b = widened(net, net.conv(a, 25, 20, 3), 14, 1, 2, 0, 3)
+    twice = widened(net, widened(net, b, 1), 2)
+    check(net.model(a, net.conv(twice, 37, 8, 3), b), isa, plainly, SHAPE)

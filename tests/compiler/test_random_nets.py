@@ -73,7 +73,7 @@ class RandomNet:
         makers: list[Callable[[Tensor], Tensor | None]] = [
             *[self.conv] * 6,
             *[self.activation, self.binary, self.concat] * 2,
-            *[self.pool, self.gate, self.resize, self.transposed],
+            *[self.pool, self.gate, self.resize, self.transposed, self.widen],
         ]
         made = None
         while made is None:
@@ -135,6 +135,11 @@ class RandomNet:
         other = self.random.choice(others)
         name = self.net.add("Concat", x.name, other.name, axis=1)
         return Tensor(name, x.C + other.C, x.H, x.W)
+
+    def widen(self, x: Tensor) -> Tensor:
+        more = self.random.choice((1, 4, 16, 21))
+        pads = self.net.constant(np.array([0, 0, 0, 0, 0, more, 0, 0]))
+        return Tensor(self.net.add("Pad", x.name, pads), x.C + more, x.H, x.W)
 
     def pool(self, x: Tensor) -> Tensor | None:
         if min(x.H, x.W) < 2:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
-from ort_optim.compiler.layers import Concat, Op, Pad, Pair, Resize, Shape, Slice
+from ort_optim.compiler.layers import Concat, Op, Pad, Pair, Resize, Shape, Slice, Widen
 from ort_optim.compiler.operators.windows import MOST_CHANNELS, MOST_KERNEL
 from ort_optim.compiler.scope import Node, Refusal
 from ort_optim.kernels.sizes import Size
@@ -180,11 +181,15 @@ def pad(node: Node) -> None:
     around = [0] * 8
     for i, axis in enumerate(axes):
         around[axis % 4], around[axis % 4 + 4] = pads[i], pads[i + len(axes)]
-    top, left, bottom, right = around[2], around[3], around[6], around[7]
-    if around[:2] != [0, 0] or around[4:6] != [0, 0]:
-        raise Refusal("a padding of batch or channels")
-    if min(around) < 0 or max(around) > MOST_KERNEL:
+    (top, left), (bottom, right), behind = around[2:4], around[6:], around[5]
+    if around[:2] != [0, 0] or around[4]:
+        raise Refusal("a padding of the batch, or before the channels")
+    if behind and (mode != "constant" or number != 0):
+        raise Refusal("a padding of channels with other numbers than zeros")
+    if min(around) < 0 or max(around[2:4] + around[6:]) > MOST_KERNEL:
         raise Refusal(f"pads={list(pads)}")
+    if x.C + behind > MOST_CHANNELS:
+        raise Refusal(f"{x.C + behind} channels")
     op: Op
     if mode == "constant":
         op = Pad((top, left, bottom, right), "constant", number)
@@ -197,7 +202,11 @@ def pad(node: Node) -> None:
     else:
         raise Refusal(f"mode={mode}")
     shape = Shape(x.N, x.C, x.H + (top + bottom), x.W + (left + right))
-    node.add(op, [node.value(0)], shape)
+    value = node.value(0)
+    if not behind or any((top, left, bottom, right)):
+        value = node.add(op, [value], shape)
+    if behind:
+        node.add(Widen(), [value], replace(shape, C=x.C + behind))
 
 
 def _check_reflection(size: Size, padding: int) -> None:

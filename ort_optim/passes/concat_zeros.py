@@ -1,0 +1,55 @@
+"""Zeros that a Concat puts behind a tensor, as the Pad that this is.
+
+    Concat(x, 0; axis)   =>   Pad(x), at the end of that axis
+
+Some converters write the Pad of a residual branch that has fewer channels than the sum this way.
+ONNX Runtime takes the same time for both (28.7 and 28.3 us for 4 channels behind 24 of 64x64), but
+a Pad of channels can stay in a region: BlazeFace then is one region instead of twelve.
+
+Conditions: (1) two inputs, the second a constant of zeros; (2) the shape of x is known in all other
+axes, and the same as that of the zeros: what Concat checks when it runs holds anyway.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ort_optim.graph.view import Constant, Graph, Node, Tensor
+from ort_optim.passes.base import Context, NodePass
+from ort_optim.passes.common.match import attr
+from ort_optim.passes.common.movement import normalized_axis
+
+NAME = "concat-zeros"
+
+
+def rewrite(node: Node, graph: Graph, ctx: Context) -> None:
+    """Rewrite one Concat."""
+    if len(node.inputs) != 2 or not isinstance(node.inputs[1], Constant):  # (1)
+        return
+    x, zeros = node.inputs
+    axis = normalized_axis(attr(node, "axis", 1), len(zeros.shape))
+    if isinstance(x, Constant) or axis is None or not _fits(x, zeros, axis):
+        return
+    if zeros.dtype != np.float32 or np.any(zeros.values):  # (1)
+        return
+    more = zeros.shape[axis]
+    if not ctx.fuel(NAME, node, f"Pad of {x.name} by {more} on axis {axis}"):
+        return
+    pads = [0] * (2 * len(zeros.shape))
+    pads[len(zeros.shape) + axis] = more
+    if graph.opset < 11:
+        graph.replace(node, "Pad", [x], pads=tuple(pads))
+    else:
+        end = graph.constant(np.array(pads, np.int64), f"{node.key}_pads")
+        graph.replace(node, "Pad", [x, end])
+
+
+def _fits(x: Tensor, zeros: Constant, axis: int) -> bool:
+    """(2)"""
+    if x.shape is None or len(x.shape) != len(zeros.shape):
+        return False
+    pairs = zip(x.shape, zeros.shape, strict=True)
+    return all(has == wanted for i, (has, wanted) in enumerate(pairs) if i != axis)
+
+
+PASS = NodePass(NAME, frozenset({"Concat"}), rewrite)
