@@ -21,6 +21,7 @@ from ort_optim.passes import (
     identity,
     leaky_relu,
     linear,
+    long_rows,
     lrn,
     neutral_operand,
     padding,
@@ -82,5 +83,6 @@ PASSES: tuple[Pass, ...] = (
     padding.PASS,
     global_pooling.PASS,
     lrn.PASS,
-    zero_states.PASS,  # last: earlier passes may still want the bias of zeros they find
+    zero_states.PASS,  # late: earlier passes may still want the bias of zeros they find
+    long_rows.PASS,  # it waits for all others, which know a constant per channel as it was
 )

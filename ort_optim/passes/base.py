@@ -92,6 +92,10 @@ class Pass(Protocol):
     def name(self) -> str:
         """Lower case with hyphens, as `--disable` takes it."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether it runs only when those that don't wait have nothing left to do."""
+
     def run(self, root: Graph, ctx: Context) -> None:
         """Change the view as far as fuel allows."""
 
@@ -102,6 +106,7 @@ class GraphPass:
 
     name: str
     rewrite: Callable[[Graph, Context], None]
+    waits: bool = False
 
     def run(self, root: Graph, ctx: Context) -> None:
         self.rewrite(root, ctx)
@@ -116,6 +121,7 @@ class NodePass:
     name: str
     anchors: frozenset[str]
     rewrite: Callable[[Node, Graph, Context], None]
+    waits: bool = False
 
     def run(self, root: Graph, ctx: Context) -> None:
         for graph in list(root.walk()):

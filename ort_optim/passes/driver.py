@@ -43,6 +43,7 @@ def run_passes(
 ) -> RunStats:
     """Apply `passes` until a fixed point. Raises PassError if a pass is faulty."""
     active = [each for each in passes if each.name not in disabled]
+    active.sort(key=lambda each: each.waits)
     seconds = dict.fromkeys((each.name for each in active), 0.0)
     rounds = 0
     current = measure(root)
@@ -52,6 +53,8 @@ def run_passes(
         changed = False
         annotate(root)
         for each in active:
+            if each.waits and changed:
+                continue
             before, started = len(ctx.rewrites), time.perf_counter()
             try:
                 each.run(root, ctx)

@@ -1,14 +1,17 @@
 """Why the passes terminate: a measure that every change must lower.
 
-The measure is four natural numbers, compared in order: the weight of all nodes, the number of edges
-that carry computed tensors, the number of constants, the number of edges. Such tuples have no
-infinite falling sequence, so passes that lower it each time they change something reach a fixed
-point. The driver checks it after every pass, in production too: it costs one walk over the nodes.
+The measure is five natural numbers, compared in order: the weight of all nodes, the number of edges
+that carry computed tensors, the number of nodes of arithmetic that read a constant with one short
+axis, the number of constants, the number of edges. Such tuples have no infinite falling sequence,
+so passes that lower it each time they change something reach a fixed point. The driver checks it
+after every pass, in production too: it costs one walk over the nodes.
 """
 
 from __future__ import annotations
 
-from ort_optim.graph.view import Constant, Graph
+import math
+
+from ort_optim.graph.view import Constant, Graph, Tensor
 
 NODE_WEIGHT = 10
 
@@ -39,12 +42,15 @@ WEIGHTS = {
 }
 """Operators that may be replaced by several nodes weigh more than all of those together."""
 
-Measure = tuple[int, int, int, int]
+ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min"})
+SHORT = range(2, 33)
+
+Measure = tuple[int, int, int, int, int]
 
 
 def measure(root: Graph) -> Measure:
     """The measure of the graph and all its subgraphs together."""
-    weight = computed = constants = edges = 0
+    weight = computed = short = constants = edges = 0
     for graph in root.walk():
         constants += len(graph.constants)
         for node in graph.nodes:
@@ -52,4 +58,12 @@ def measure(root: Graph) -> Measure:
             named = [tensor for tensor in node.inputs if tensor.name]
             edges += len(named)
             computed += sum(not isinstance(tensor, Constant) for tensor in named)
-    return weight, computed, constants, edges
+            short += any(has_short_axis(tensor) for tensor in named) and node.op in ARITHMETIC
+    return weight, computed, short, constants, edges
+
+
+def has_short_axis(tensor: Tensor) -> bool:
+    """Whether it is a constant whose elements all lie along a last axis of at most 32."""
+    if not isinstance(tensor, Constant) or not tensor.shape:
+        return False
+    return tensor.shape[-1] in SHORT and math.prod(tensor.shape) == tensor.shape[-1]
