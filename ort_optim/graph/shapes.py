@@ -12,7 +12,8 @@ output's type.
     (1) a node that propagates and touches a vector known to be long
     (2) a node whose output may come out as large as the sizes it is given say, where these follow
         from constants and known shapes alone. It is computed beside the cut, read by nobody; once
-        its size is known it is let in, or stays cut with its type if it is large.
+        its size is known it is let in, or stays cut with its type if it is large. So it is when all
+        others are settled that it can depend on, and a size is not known still: it never will be.
 
 Where onnx can't follow, behind an operator it does not know or a size that is computed, a
 convolution's weights still tell the type, rank and channels of what it reads, and inference goes on
@@ -89,8 +90,11 @@ def _inferred(model: ModelProto) -> ModelProto:
         found, beside = result
         sizes = {name: each for name, each in beside.items() if _elements(each) is not None}
         if values and not sizes:
-            break
-        large = {n: each for n, each in sizes.items() if (_elements(each) or 0) > LARGE_TENSOR}
+            firm = _firm(model.graph, cuts)
+            sizes = {n: each for n, each in beside.items() if n in firm and dims_of(each)}
+            if not sizes:
+                break
+        large = {n: each for n, each in sizes.items() if _least_elements(each) > LARGE_TENSOR}
         settled |= {name: large.get(name) for name in sizes}
         values = not large  # first see which vectors these make long
     return found
@@ -234,6 +238,23 @@ def _places_to_cut(
     return cuts, frozenset(aside)
 
 
+def _firm(graph: GraphProto, cuts: Mapping[str, TypeProto]) -> set[str]:
+    """Those of the cut tensors that depend on no other one."""
+    firm: set[str] = set()
+    loose = set(cuts)
+    for each in subgraphs(graph):
+        for node in each.node:
+            below = [inner for start in node_graphs(node) for inner in subgraphs(start)]
+            reads = {*node.input, *(info.name for inner in below for info in inner.output)}
+            reads.update(name for inner in below for other in inner.node for name in other.input)
+            name = node.output[0] if node.output else ""
+            if name in cuts and not reads & loose:
+                firm.add(name)
+            elif reads & loose:
+                loose.update(node.output)
+    return firm
+
+
 def _may_grow(inferred: GraphProto) -> bool:
     return any(
         any(_is_long(v.type) for v in (*graph.value_info, *graph.input, *graph.output))
@@ -284,6 +305,11 @@ def _elements(type_proto: TypeProto | None) -> int | None:
         return None
     sizes = [dim for dim in dims if isinstance(dim, int)]
     return math.prod(sizes) if len(sizes) == len(dims) else None
+
+
+def _least_elements(type_proto: TypeProto) -> int:
+    """How many there are at least, unless there are none: unknown sizes count as 1."""
+    return math.prod(dim for dim in dims_of(type_proto) or () if isinstance(dim, int))
 
 
 def _element_type_only(type_proto: TypeProto | None) -> TypeProto:

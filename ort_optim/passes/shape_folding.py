@@ -15,8 +15,10 @@ stand for 0. The cases:
 (3) the target of an Expand becomes constant where each size is a number or that of the input,
     which is written 1;
 (4) the end of a Slice that provably reaches the end of its axis becomes INT64_MAX;
-(5) a value known by name that an earlier tensor has too is read from there;
-(6) a value known by name that is part of the shape of a tensor whose Shape is taken anyway
+(5) the sizes of a Resize become scales where each is that of the input times a known number: the
+    quotient of both, as ONNX Runtime computes it from sizes, if it gives these sizes back;
+(6) a value known by name that an earlier tensor has too is read from there;
+(7) a value known by name that is part of the shape of a tensor whose Shape is taken anyway
     becomes Shape(start, end), from opset 15 on, where that is fewer nodes or edges.
 """
 
@@ -55,7 +57,7 @@ def rewrite(root: Graph, ctx: Context) -> None:
 
 
 class _Folder:
-    """Cases (1) to (4)."""
+    """Cases (1) to (5)."""
 
     def __init__(self, facts: Facts, ctx: Context) -> None:
         self.facts = facts
@@ -74,6 +76,8 @@ class _Folder:
                 self._fold_expand(node, graph)
             elif node.is_op("Slice"):
                 self._fold_slice(node, graph)
+            elif node.is_op("Resize"):
+                self._fold_resize(node, graph)
             for below in node.subgraphs():
                 self.fold(below)
 
@@ -194,9 +198,42 @@ class _Folder:
             sources = [*node.inputs[:2], made, *node.inputs[3:]]
             graph.replace(node, "Slice", sources, **node.attrs)
 
+    def _fold_resize(self, node: Node, graph: Graph) -> None:
+        """(5)"""
+        sizes = input_or_none(node, 3)
+        if not isinstance(sizes, Variable) or attr(node, "axes", None) is not None:
+            return
+        if attr(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
+            return
+        value, before = self.facts.value(sizes), self.facts.shape(node.inputs[0])
+        if value is None or before is None or len(value.flat) != len(before):
+            return
+        scales = [_scale(*each) for each in zip(value.flat, before, strict=True)]
+        found = [scale for scale in scales if scale is not None]
+        if len(found) < len(scales):
+            self.ctx.refuse(NAME, node, "a size is no known multiple of the input's")
+        elif self.ctx.fuel(NAME, node, f"constant scales {found}"):
+            made = graph.constant(np.array(found, np.float32), f"{node.key}_scales")
+            graph.replace(node, "Resize", [*node.inputs[:2], made], **node.attrs)
+
+
+def _scale(wanted: Element, size: Size | None) -> float | None:
+    """What a size of a Resize is of the input's; None where that is not known."""
+    if wanted is None or size is None or isinstance(wanted, float):
+        return None
+    if wanted == size:
+        return 1.0
+    if isinstance(wanted, int) and isinstance(size, int):
+        if min(wanted, size) < 1:
+            return None
+        scale = np.float32(wanted) / np.float32(size)
+        return float(scale) if int(np.float32(size) * scale) == wanted else None
+    times = symbolic.divide_exactly(wanted, size)
+    return float(times) if isinstance(times, int) and times > 0 else None
+
 
 class _Reuser:
-    """Cases (5) and (6): values known by name, taken from where they are already.
+    """Cases (6) and (7): values known by name, taken from where they are already.
 
     `seen` maps a value to the tensor that has it, `parts` runs of sizes to (tensor, start, end);
     a subgraph sees what was computed before its node in the graphs around.
@@ -244,7 +281,7 @@ class _Reuser:
         if earlier is not None:
             if reason := graph.can_bypass(node, earlier):
                 self.ctx.refuse(NAME, node, reason)
-            elif self.ctx.fuel(NAME, node, f"equals {earlier.name}"):  # (5)
+            elif self.ctx.fuel(NAME, node, f"equals {earlier.name}"):  # (6)
                 graph.bypass(node, earlier)
                 return True
             return False
@@ -259,7 +296,7 @@ class _Reuser:
         ):
             return False
         source, start, end = part
-        if not self.ctx.fuel(NAME, node, f"sizes {start} to {end} of {source.name}"):  # (6)
+        if not self.ctx.fuel(NAME, node, f"sizes {start} to {end} of {source.name}"):  # (7)
             return False
         bounds = {} if end - start == len(self.facts.shape(source) or ()) else {"end": end}
         if start:

@@ -122,6 +122,24 @@ def test_sizes_that_depend_on_open_inputs_are_followed() -> None:
     assert dims(infer(model(nodes, open_input)))["y"] == ("N", 4)
 
 
+OPEN = """g (float[N, 3, 8, 8] x) => (float y)
+    <float[4] scales = {1, 1, 2, 3}, int64[8] pads = {0, 0, 1, 0, 0, 0, 0, 2}> {
+    a = Resize(x, , scales)
+    b = Relu(a)
+    c = Resize(b, , scales)
+    d = Pad(c, pads)
+    y = Relu(d)
+}"""
+
+
+def test_the_size_of_a_batch_that_stays_open_hides_no_other() -> None:
+    found = types(infer(parsed(OPEN)))
+    assert found["a"] == (FLOAT, [None, 3, 16, 24])
+    assert found["b"] == (FLOAT, [None, 3, 16, 24])
+    assert found["c"] == (FLOAT, [None, 3, 32, 72])
+    assert found["d"] == (FLOAT, [None, 3, 33, 74])
+
+
 BEHIND = """g (float[N, 3, H, W] x) => (float y) <float[4, 3, 5, 3] w, float[4, 2, 1, 1] v> {
     a = ImageScaler<scale = 1.0>(x)
     b = Relu(a)
