@@ -9,9 +9,11 @@ from ort_optim.compiler.layers import (
     MaxPool,
     Op,
     Pad,
+    Pick,
     Resize,
 )
 from ort_optim.kernels.base import Launch
+from ort_optim.kernels.channels import launch_pick_channels
 from ort_optim.kernels.elementwise import launch_elementwise
 from ort_optim.kernels.epilogue import Epilogue
 from ort_optim.kernels.padding import launch_pad
@@ -21,7 +23,9 @@ from ort_optim.kernels.tensors import Layout
 
 
 def launch(op: Op, epilogue: Epilogue, x: Layout, y: Layout) -> Launch:
-    """The kernel of an operation x -> y, both blocked; a Pad has no epilogue."""
+    """The kernel of an operation x -> y, both blocked; Pad and Pick have no epilogue."""
+    if isinstance(op, Pick):
+        return launch_pick_channels(x, y, op.channels)
     if isinstance(op, Pad):
         sizes = x.N.sizes
         top, left, _, _ = op.pads

@@ -7,7 +7,8 @@ Conv -> Add -> Relu      becomes      Conv with an epilogue of add and relu
     such values the later one takes it: the other has to be in memory by then anyway, and of a
     convolution and something else the convolution. The layer moves to where the function was,
     so that all it reads is there.
-(3) Layers that nothing reads are dropped.
+(3) A slice of channels that were picked picks them itself.
+(4) Layers that nothing reads are dropped.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from ort_optim.compiler.layers import (
     Layer,
     LayerGraph,
     MaxPool,
+    Pick,
     Resize,
+    Slice,
 )
 from ort_optim.compiler.patterns import named
 
@@ -35,7 +38,7 @@ HOSTS = (Convolution, Elementwise, MaxPool, AveragePool, GlobalAveragePool, Resi
 
 def fuse(graph: LayerGraph) -> LayerGraph:
     """The same computation with fewer passes over memory."""
-    layers = live(named(graph.layers), graph.outputs)
+    layers = live(_picked(graph, named(graph.layers)), graph.outputs)
     return replace(graph, layers=tuple(_joined(layers, graph.outputs)))
 
 
@@ -45,8 +48,23 @@ def _uses(layers: Sequence[Layer], outputs: Sequence[int]) -> Counter[int]:
     return uses
 
 
+def _picked(graph: LayerGraph, layers: Sequence[Layer]) -> list[Layer]:
+    """(3)"""
+    picks: dict[int, tuple[Pick, Layer]] = {}
+    found = []
+    for layer in layers:
+        if isinstance(layer.op, Slice) and layer.inputs[0] in picks:
+            (pick, source), start = picks[layer.inputs[0]], layer.op.start
+            channels = pick.channels[start : start + graph.shapes[layer.output].C]
+            layer = replace(layer, op=Pick(channels), inputs=source.inputs)
+        if isinstance(layer.op, Pick):
+            picks[layer.output] = layer.op, layer
+        found.append(layer)
+    return found
+
+
 def live(layers: Sequence[Layer], outputs: Iterable[int]) -> list[Layer]:
-    """(3): the layers that the outputs need."""
+    """(4): the layers that the outputs need."""
     needed = set(outputs)
     kept = []
     for layer in reversed(layers):

@@ -6,8 +6,8 @@ Normal       a constant made of the four of a BatchNormalization
 Layer        one operation and what is applied to its result in passing
 LayerGraph   layers in order; values are numbered, the region's activations first
 
-Convolution, MaxPool, AveragePool, GlobalAveragePool, Elementwise, Concat, Slice, Widen, Resize,
-Pad          the operations, plain data
+Convolution, MaxPool, AveragePool, GlobalAveragePool, Elementwise, Concat, Slice, Pick, Widen,
+Resize, Pad  the operations, plain data
 """
 
 from __future__ import annotations
@@ -112,6 +112,13 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class Pick:
+    """Channel `channels[i]` of the input as channel i."""
+
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Widen:
     """All channels of the input, and behind them zeros, for as many as the output has."""
 
@@ -150,6 +157,7 @@ Op: TypeAlias = (
     | Elementwise
     | Concat
     | Slice
+    | Pick
     | Widen
     | Resize
     | Pad

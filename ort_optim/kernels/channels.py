@@ -1,5 +1,5 @@
 """`CopyChannels`: channels from anywhere in one blocked tensor to anywhere in another;
-`ClearChannels`: zeros in the last ones of a tensor.
+`ClearChannels`: zeros in the last ones of a tensor; `PickChannels`: in any order.
 
 A concat or split whose channel counts are multiples of v is a matter of pointers. Here the counts
 are not: every vector of y is put together from two neighbouring planes of x by one shuffle.
@@ -7,6 +7,8 @@ are not: every vector of y is put together from two neighbouring planes of x by 
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ort_optim.kernels.base import Launch
@@ -14,7 +16,7 @@ from ort_optim.kernels.builder import Code
 from ort_optim.kernels.chunks import ROW_VALUES, Rows, split_rows
 from ort_optim.kernels.isa import Isa
 from ort_optim.kernels.tensors import Layout, Place, tensor_place, tensor_values
-from ort_optim.kernels.values import Int
+from ort_optim.kernels.values import Int, Vec
 
 
 @dataclass(frozen=True)
@@ -160,3 +162,71 @@ def launch_clear_channels(isa: Isa, x: Layout, first: int) -> Launch:
     rows, tasks = split_rows(x.N, planes, x.H, x.W * isa.lanes)
     values = {**x.values("x"), "width": x.W, **rows}
     return Launch(ClearChannels(first), values, tasks, x.N.sizes.const(0))
+
+
+@dataclass(frozen=True)
+class PickChannels:
+    """y[:, i] = x[:, channels[i]].
+
+    A vector of y is put together from those planes of x that have its channels, two by two: two in
+    a shuffle of two groups, of which the channels are seldom aligned, three or four.
+    """
+
+    channels: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """As `Kernel`."""
+        digest = hashlib.sha256(repr(self.channels).encode()).hexdigest()[:12]
+        return f"pick_{len(self.channels)}_channels_{digest}"
+
+    @property
+    def pointers(self) -> tuple[str, ...]:
+        """As `Kernel`."""
+        return "x", "y"
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """As `Kernel`."""
+        return *tensor_values("x"), *tensor_values("y"), "width", *ROW_VALUES
+
+    def write(self, isa: Isa) -> Code:
+        """As `Kernel`."""
+        code = Code(self.name, isa, self.pointers, self.values)
+        x, y, v = tensor_place(code, "x"), tensor_place(code, "y"), code.lanes
+        with Rows(code).each() as (image, plane, row):
+            source, target = x.at(image, row=row), y.at(image, plane, row)
+            for number, start in enumerate(range(0, len(self.channels), v)):
+                picked = self.channels[start : start + v]
+                with code.when(plane.equals(number)), code.loop(code.value("width")) as pixel:
+                    vector = _picked(code, source.at(pixel=pixel), picked)
+                    target.at(pixel=pixel).address.store(vector)
+        return code
+
+
+def _picked(code: Code, x: Place, channels: Sequence[int]) -> Vec:
+    """A vector of these channels of a pixel; anything in the lanes behind them."""
+    v = code.lanes
+    planes = sorted({channel // v for channel in channels})
+    vectors = [x.at(plane=plane).address.load() for plane in planes]
+    where = [planes.index(channel // v) * v + channel % v for channel in channels]
+    where += [where[-1]] * (v - len(where))
+    while len(vectors) > 1:
+        # Lane i of each pair's shuffle is the one that y wants there, if the pair has it.
+        vectors = [
+            code.shuffle(
+                vectors[first],
+                vectors[min(first + 1, len(vectors) - 1)],
+                [at - first * v if 0 <= at - first * v < 2 * v else 0 for at in where],
+            )
+            for first in range(0, len(vectors), 2)
+        ]
+        where = [at // (2 * v) * v + lane for lane, at in enumerate(where)]
+    return code.shuffle(vectors[0], vectors[0], [at % v for at in where])
+
+
+def launch_pick_channels(x: Layout, y: Layout, channels: tuple[int, ...]) -> Launch:
+    """x -> y, both blocked."""
+    rows, tasks = split_rows(y.N, y.planes, y.H, y.W * (2 * y.lanes))
+    values = {**x.values("x"), **y.values("y"), "width": y.W, **rows}
+    return Launch(PickChannels(channels), values, tasks, x.N.sizes.const(0))

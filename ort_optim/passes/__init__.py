@@ -5,6 +5,7 @@ from ort_optim.passes import (
     arange,
     batch_norm,
     cast_chain,
+    channel_shuffle,
     cheap_arithmetic,
     clamp,
     common_subexpressions,
@@ -62,6 +63,7 @@ PASSES: tuple[Pass, ...] = (
     repeated_op.PASS,
     cast_chain.PASS,
     transpose_chain.PASS,  # before reshape_chain, which takes Transposes that move nothing
+    channel_shuffle.PASS,  # before reshape_chain, which might join the Reshapes of two of them
     reshape_chain.PASS,
     slice_chain.PASS,
     concat_chain.PASS,

@@ -26,6 +26,7 @@ from ort_optim.compiler.layers import (
     Normal,
     Op,
     Pad,
+    Pick,
     Resize,
     Shape,
     Slice,
@@ -130,6 +131,8 @@ def _computed(op: Op, given: Sequence[Array], shape: Shape) -> Array:
             return np.concatenate(given, axis=1)
         case Slice(start):
             return x[:, start : start + C]
+        case Pick(channels):
+            return x[:, list(channels)]
         case Widen():
             return np.pad(x, ((0, 0), (0, C - x.shape[1]), (0, 0), (0, 0)))
         case Resize():

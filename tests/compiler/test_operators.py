@@ -101,6 +101,8 @@ GOOD: dict[str, Case] = {
     "upsample 9": ("Upsample", 9, [floats(1, 1, 2, 2)], {}),
     "pad": ("Pad", 18, [ints(0, 0, 1, 2, 0, 0, 3, 0)], {"mode": "reflect"}),
     "pad axes": ("Pad", 18, [ints(1, 2, 3, 4), np.float32(3).reshape(()), ints(2, -1)], {}),
+    "gather": ("Gather", 18, [ints(5, 0, 3, -1, 3, 2, 1)], {"axis": 1}),
+    "gather many": ("Gather", 13, [np.arange(40)[::-1] % 6], {"axis": -3}),
     "pad channels": ("Pad", 18, [ints(0, 0, 0, 0, 0, 5, 0, 0)], {}),
     "pad channels and rows": ("Pad", 18, [ints(0, 0, 1, 2, 0, 14, 0, 1)], {}),
     "pad channels 10": ("Pad", 10, [], {"pads": [0, 0, 0, 0, 0, 3, 0, 0]}),
@@ -189,6 +191,9 @@ BAD: dict[str, Case] = {
         {"coordinate_transformation_mode": "tf_crop_and_resize"},
     ),
     "cubic": ("Resize", 18, [None, floats(1, 1, 2, 2)], {"mode": "cubic"}),
+    "indices of shape": ("Gather", 18, [np.array(1)], {"axis": 1}),
+    "not the channels": ("Gather", 18, [ints(1)], {}),
+    "outside of 6 channels": ("Gather", 18, [ints(1, 6)], {"axis": 1}),
     "before the channels": ("Pad", 18, [ints(0, 1, 0, 0, 0, 0, 0, 0)], {}),
     "of the batch": ("Pad", 18, [ints(0, 0, 0, 0, 1, 0, 0, 0)], {}),
     "other numbers than zeros": (

@@ -162,3 +162,27 @@ def test_an_input_is_widened_and_goes_out_and_rows_are_added(isa: Isa) -> None:
     b = widened(net, net.conv(a, 25, 20, 3), 14, 1, 2, 0, 3)
     twice = widened(net, widened(net, b, 1), 2)
     check(net.model(a, net.conv(twice, 37, 8, 3), b), isa, plainly, SHAPE)
+
+
+@ISAS
+@pytest.mark.parametrize(("C", "groups"), [(32, 2), (58, 2), (116, 2), (12, 4), (96, 3), (64, 64)])
+def test_a_shuffle_of_channels(isa: Isa, C: int, groups: int) -> None:  # noqa: N803
+    net = Net()
+    x = net.input(None, 16, None, None)
+    order = np.arange(C).reshape(groups, -1).T.reshape(-1)
+    a = net.add("Gather", net.conv(x, 16, C), net.constant(order), axis=1)
+    check(net.model(net.conv(a, C, 8, 3)), isa, plainly, SHAPE)
+
+
+@ISAS
+def test_a_slice_of_channels_that_were_picked_picks_them_itself(isa: Isa) -> None:
+    net = Net()
+    x = net.input(None, 16, None, None)
+    order = np.arange(58).reshape(2, 29).T.reshape(-1)
+    a = net.add("Gather", net.conv(x, 16, 58), net.constant(order), axis=1)
+    starts = [net.constant(np.array([start])) for start in (0, 29, 58, 1)]
+    low = net.add("Slice", a, starts[0], starts[1], starts[3])
+    high = net.add("Slice", a, starts[1], starts[2], starts[3])
+    plan = check(net.model(net.conv(low, 29, 8), net.conv(high, 29, 8, 3)), isa, plainly, SHAPE)
+    assert copies(plan) == 0
+    assert sum("pick_29" in step.label for step in plan.steps) == 2

@@ -73,7 +73,7 @@ class RandomNet:
         makers: list[Callable[[Tensor], Tensor | None]] = [
             *[self.conv] * 6,
             *[self.activation, self.binary, self.concat] * 2,
-            *[self.pool, self.gate, self.resize, self.transposed, self.widen],
+            *[self.pool, self.gate, self.resize, self.transposed, self.widen, self.pick],
         ]
         made = None
         while made is None:
@@ -135,6 +135,12 @@ class RandomNet:
         other = self.random.choice(others)
         name = self.net.add("Concat", x.name, other.name, axis=1)
         return Tensor(name, x.C + other.C, x.H, x.W)
+
+    def pick(self, x: Tensor) -> Tensor:
+        count = self.random.choice((x.C, self.random.randint(1, 40)))
+        channels = [self.random.randrange(x.C) for _ in range(count)]
+        name = self.net.add("Gather", x.name, self.net.constant(np.array(channels)), axis=1)
+        return Tensor(name, count, x.H, x.W)
 
     def widen(self, x: Tensor) -> Tensor:
         more = self.random.choice((1, 4, 16, 21))

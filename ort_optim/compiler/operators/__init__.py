@@ -32,6 +32,7 @@ OPERATORS: Mapping[str, Parser] = MappingProxyType(
         "Elu": elementwise.unary("elu", alpha=1.0),
         "Erf": elementwise.unary("erf"),
         "Exp": elementwise.unary("exp"),
+        "Gather": movement.gather,
         "Gelu": elementwise.gelu,
         "GlobalAveragePool": windows.global_average_pool,
         "HardSigmoid": elementwise.unary("hard_sigmoid", alpha=0.2, beta=0.5),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ort_optim.compiler.layers import Concat, Op, Pad, Pair, Resize, Shape, Slice, Widen
+from ort_optim.compiler.layers import Concat, Op, Pad, Pair, Pick, Resize, Shape, Slice, Widen
 from ort_optim.compiler.operators.windows import MOST_CHANNELS, MOST_KERNEL
 from ort_optim.compiler.scope import Node, Refusal
 from ort_optim.kernels.sizes import Size
@@ -76,6 +76,19 @@ def slice_(node: Node) -> None:
     if stop <= start:
         raise Refusal("an empty slice")
     node.add(Slice(start), [node.value(0)], Shape(x.N, stop - start, x.H, x.W))
+
+
+def gather(node: Node) -> None:
+    node.allow("axis")
+    _channel_axis(node, 0)
+    x, given = node.shape(0), node.array(1)
+    channels = node.integers(1)
+    if given.ndim != 1 or not channels or len(channels) > MOST_CHANNELS:
+        raise Refusal(f"indices of shape {list(given.shape)}")
+    if not all(-x.C <= each < x.C for each in channels):
+        raise Refusal(f"an index outside of {x.C} channels")
+    op = Pick(tuple(each % x.C for each in channels))
+    node.add(op, [node.value(0)], replace(x, C=len(channels)))
 
 
 # Height and width

@@ -22,7 +22,8 @@ from ort_optim.graph.regions.wiring import Wiring
 from ort_optim.graph.walk import STANDARD_DOMAINS
 from ort_optim.graph.weights import is_external, size_bytes
 
-EMBEDDED_BYTES = 1024
+EMBEDDED_BYTES = 1 << 13
+"""Of a constant in a body: what a Gather picks of 1024 channels."""
 
 PARAMETERS = {
     "BatchNormalization": (1, 2, 3, 4),

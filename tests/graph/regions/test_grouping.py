@@ -140,9 +140,9 @@ def test_what_a_region_reads_is_a_weight_or_a_constant_by_what_it_is_for() -> No
     assert region.constants == ("k", "scales", "slope")
 
 
-@pytest.mark.parametrize(("count", "is_weight"), [(128, False), (129, True)])
+@pytest.mark.parametrize(("count", "is_weight"), [(1024, False), (1025, True)])
 def test_whole_numbers_are_constants_up_to_their_limit(count: int, is_weight: bool) -> None:
-    assert EMBEDDED_BYTES == 128 * 8
+    assert EMBEDDED_BYTES == 1024 * 8
     body = IN + "{ a = conv(x, w) y = Slice(a, many, ends) }"
     made = model(body, many=np.zeros(count, np.int64), ends=np.ones(1, np.int64))
     (region,) = grouped(made).regions

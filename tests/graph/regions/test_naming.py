@@ -10,6 +10,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from ort_optim.graph.regions import Formal, Tiling, wrap
 from ort_optim.graph.regions.naming import UnfitError, body_name, operator_sets, unfit
+from ort_optim.graph.regions.region import EMBEDDED_BYTES
 from tests.graph.regions.harness import grouped, wrapped
 from tests.passes.harness import model_of
 
@@ -200,7 +201,10 @@ UNFIT = {
     "a subgraph": helper.make_node("Op", [], ["y"], body=helper.make_graph([], "g", [], [])),
     "a type": helper.make_node("Op", [], ["y"], t=helper.make_tensor_type_proto(1, [1])),
     "a large constant": helper.make_node(
-        "Constant", [], ["y"], value=numpy_helper.from_array(np.zeros(257, np.float32))
+        "Constant",
+        [],
+        ["y"],
+        value=numpy_helper.from_array(np.zeros((EMBEDDED_BYTES // 4) + 1, np.float32)),
     ),
     "external data": helper.make_node(
         "Constant",
