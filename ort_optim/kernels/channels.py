@@ -205,24 +205,24 @@ class PickChannels:
 
 
 def _picked(code: Code, x: Place, channels: Sequence[int]) -> Vec:
-    """A vector of these channels of a pixel; anything in the lanes behind them."""
+    """A vector of these channels of a pixel, zeros in the lanes behind them."""
     v = code.lanes
     planes = sorted({channel // v for channel in channels})
     vectors = [x.at(plane=plane).address.load() for plane in planes]
     where = [planes.index(channel // v) * v + channel % v for channel in channels]
-    where += [where[-1]] * (v - len(where))
+    rest = [v] * (v - len(where))
     while len(vectors) > 1:
         # Lane i of each pair's shuffle is the one that y wants there, if the pair has it.
         vectors = [
             code.shuffle(
                 vectors[first],
                 vectors[min(first + 1, len(vectors) - 1)],
-                [at - first * v if 0 <= at - first * v < 2 * v else 0 for at in where],
+                [at - first * v if 0 <= at - first * v < 2 * v else 0 for at in [*where, *rest]],
             )
             for first in range(0, len(vectors), 2)
         ]
         where = [at // (2 * v) * v + lane for lane, at in enumerate(where)]
-    return code.shuffle(vectors[0], vectors[0], [at % v for at in where])
+    return code.shuffle(vectors[0], code.vec(0.0), [*(at % v for at in where), *rest])
 
 
 def launch_pick_channels(x: Layout, y: Layout, channels: tuple[int, ...]) -> Launch:
