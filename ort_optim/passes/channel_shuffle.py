@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ort_optim.graph.view import Dim, Graph, Node, Variable
+from ort_optim.graph.view import Constant, Dim, Graph, Node, Variable
 from ort_optim.graph.weights import Array
 from ort_optim.passes.base import Context, NodePass
-from ort_optim.passes.common.match import attr, producer, scalar, sole_consumer, static_shape
+from ort_optim.passes.common.match import attr, producer, sole_consumer, static_shape
 from ort_optim.passes.common.movement import permutation
 
 NAME = "channel-shuffle"
@@ -74,13 +74,13 @@ def _parts(chain: list[Node], graph: Graph, ctx: Context) -> None:
     size, groups, _ = chain[0].outputs[0].shape
     if batch != 1 or channels != size * groups or made.shape != [groups, 1, size, *image]:
         return ctx.refuse(NAME, last, "its shapes are not those of a shuffle")
-    numbers = {node: scalar(node.inputs[1]) for node in made.outputs if _takes_one(node)}
-    if made.is_output or len(numbers) < len(made.outputs):
+    parts = [node for node in made.outputs if node.graph is graph and _takes_one(node)]
+    if made.is_output or len(parts) < len(made.outputs):
         return ctx.refuse(NAME, last, "something else than a Gather of one part reads it")  # (4)
     if ctx.fuel(NAME, last, f"Gathers of channels in {groups} groups of {size}"):
-        for node, number in numbers.items():
-            assert number is not None
-            _gather(node, x, np.arange(int(number) % groups, channels, groups), graph)
+        for node in parts:
+            first = int(node.inputs[1].values) % groups
+            _gather(node, x, np.arange(first, channels, groups), graph)
         for node in chain:
             graph.remove(node)
     return None
@@ -89,7 +89,7 @@ def _parts(chain: list[Node], graph: Graph, ctx: Context) -> None:
 def _takes_one(node: Node) -> bool:
     """Whether it takes one element, of known number, of the first axis, and drops the axis."""
     is_gather = node.is_op("Gather") and attr(node, "axis", 0) == 0
-    return is_gather and scalar(node.inputs[1]) is not None and node.inputs[1].shape in ((), [])
+    return is_gather and isinstance(node.inputs[1], Constant) and node.inputs[1].shape == ()
 
 
 def _gather(node: Node, x: Variable, channels: Array, graph: Graph) -> None:

@@ -58,7 +58,7 @@ def measure(root: Graph) -> Measure:
             named = [tensor for tensor in node.inputs if tensor.name]
             edges += len(named)
             computed += sum(not isinstance(tensor, Constant) for tensor in named)
-            short += any(has_short_axis(tensor) for tensor in named) and node.op in ARITHMETIC
+            short += node.op in ARITHMETIC and any(map(has_short_axis, named))
     return weight, computed, short, constants, edges
 
 
