@@ -1,13 +1,13 @@
-"""Zeros that a Concat puts behind a tensor, as the Pad that this is.
+"""Zeros that a Concat puts behind the channels of an image, as the Pad that this is.
 
-    Concat(x, 0; axis)   =>   Pad(x), at the end of that axis
+    Concat(x, 0; axis 1)   =>   Pad(x), at the end of the channels
 
 Some converters write the Pad of a residual branch that has fewer channels than the sum this way.
 ONNX Runtime takes the same time for both (28.7 and 28.3 us for 4 channels behind 24 of 64x64), but
 a Pad of channels can stay in a region: BlazeFace then is one region instead of twelve.
 
-Conditions: (1) two inputs, the second a constant of zeros; (2) the shape of x is known in all other
-axes, and the same as that of the zeros: what Concat checks when it runs holds anyway.
+Conditions: (1) two inputs of rank 4, the second a constant of zeros; (2) the shape of x is known in
+all other axes, and the same as that of the zeros: what Concat checks when it runs holds anyway.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import numpy as np
 from ort_optim.graph.view import Constant, Graph, Node, Tensor
 from ort_optim.passes.base import Context, NodePass
 from ort_optim.passes.common.match import attr
-from ort_optim.passes.common.movement import normalized_axis
 
 NAME = "concat-zeros"
 
@@ -27,16 +26,13 @@ def rewrite(node: Node, graph: Graph, ctx: Context) -> None:
     if len(node.inputs) != 2 or not isinstance(node.inputs[1], Constant):  # (1)
         return
     x, zeros = node.inputs
-    axis = normalized_axis(attr(node, "axis", 1), len(zeros.shape))
-    if isinstance(x, Constant) or axis is None or not _fits(x, zeros, axis):
+    if attr(node, "axis", 1) not in (1, -3) or isinstance(x, Constant) or not _fits(x, zeros):
         return
     if zeros.dtype != np.float32 or np.any(zeros.values):  # (1)
         return
-    more = zeros.shape[axis]
-    if not ctx.fuel(NAME, node, f"Pad of {x.name} by {more} on axis {axis}"):
+    pads = [0, 0, 0, 0, 0, zeros.shape[1], 0, 0]
+    if not ctx.fuel(NAME, node, f"Pad of {x.name} by {zeros.shape[1]} channels"):
         return
-    pads = [0] * (2 * len(zeros.shape))
-    pads[len(zeros.shape) + axis] = more
     if graph.opset < 11:
         graph.replace(node, "Pad", [x], pads=tuple(pads))
     else:
@@ -44,12 +40,11 @@ def rewrite(node: Node, graph: Graph, ctx: Context) -> None:
         graph.replace(node, "Pad", [x, end])
 
 
-def _fits(x: Tensor, zeros: Constant, axis: int) -> bool:
-    """(2)"""
-    if x.shape is None or len(x.shape) != len(zeros.shape):
+def _fits(x: Tensor, zeros: Constant) -> bool:
+    """(1), (2)"""
+    if x.shape is None or not len(x.shape) == len(zeros.shape) == 4:
         return False
-    pairs = zip(x.shape, zeros.shape, strict=True)
-    return all(has == wanted for i, (has, wanted) in enumerate(pairs) if i != axis)
+    return all(x.shape[axis] == zeros.shape[axis] for axis in (0, 2, 3))
 
 
 PASS = NodePass(NAME, frozenset({"Concat"}), rewrite)
