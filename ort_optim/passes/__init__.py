@@ -25,6 +25,7 @@ from ort_optim.passes import (
     long_rows,
     lrn,
     neutral_operand,
+    output_shape,
     padding,
     repeated_op,
     reshape_chain,
@@ -82,6 +83,7 @@ PASSES: tuple[Pass, ...] = (
     scale_shift.PASS,  # of what affine could not give to a layer
     linear.PASS,  # after affine, which takes what it can into the weights
     cheap_arithmetic.PASS,  # after standardization, which knows the forms that it changes
+    output_shape.PASS,
     padding.PASS,
     global_pooling.PASS,
     lrn.PASS,

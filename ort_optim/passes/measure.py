@@ -40,7 +40,8 @@ WEIGHTS = {
     "Max": 12,
     "Clip": 11,  # without an upper bound becomes Relu
 }
-"""Operators that may be replaced by several nodes weigh more than all of those together."""
+"""Operators that may be replaced by several nodes weigh more than all of those together; a
+ConvTranspose with output_shape weighs more than one with padding."""
 
 ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min"})
 SHORT = range(2, 33)
@@ -54,7 +55,7 @@ def measure(root: Graph) -> Measure:
     for graph in root.walk():
         constants += len(graph.constants)
         for node in graph.nodes:
-            weight += WEIGHTS.get(node.op, NODE_WEIGHT)
+            weight += WEIGHTS.get(node.op, NODE_WEIGHT) + ("output_shape" in node.attrs)
             named = [tensor for tensor in node.inputs if tensor.name]
             edges += len(named)
             computed += sum(not isinstance(tensor, Constant) for tensor in named)
