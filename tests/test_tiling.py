@@ -61,5 +61,14 @@ def test_what_onnx_runtime_computes_outside_its_layout_speaks_for_a_region() -> 
     assert tile(model(136, 1, 4, "PRelu"), machine()).regions == 1
 
 
-def test_where_sizes_are_not_known_there_is_no_veto() -> None:
-    assert tile(model(136, 1, 4, "Relu", batch="N"), machine()).regions == 1
+def test_of_an_open_batch_one_image_is_judged() -> None:
+    assert tile(model(136, 1, 4, "Relu", batch="N"), machine()).regions == 0
+    assert tile(model(64, 3, 1, "Relu", batch="N"), machine()).regions == 1
+
+
+def test_where_height_and_width_are_not_known_there_is_no_veto() -> None:
+    source = model(136, 1, 4, "Relu", batch="N")
+    for value in (source.graph.input[0], source.graph.output[0]):
+        for dim in value.type.tensor_type.shape.dim[2:]:
+            dim.ClearField("dim_value")
+    assert tile(source, machine()).regions == 1

@@ -149,7 +149,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of a spec, all known."""
+    """The sizes of a spec, all known; of an open batch one image, as all grows with it alike."""
 
     N: int
     H: int
@@ -159,12 +159,12 @@ class Sizes:
 
     @classmethod
     def of(cls, spec: ConvSpec) -> Sizes | None:
-        """None where one is not known."""
-        if spec.N is None or spec.H is None or spec.W is None:
+        """None where height or width are not known."""
+        if spec.H is None or spec.W is None:
             return None
         assert spec.OH is not None
         assert spec.OW is not None
-        return cls(spec.N, spec.H, spec.W, spec.OH, spec.OW)
+        return cls(1 if spec.N is None else spec.N, spec.H, spec.W, spec.OH, spec.OW)
 
     @property
     def inputs(self) -> int:
@@ -199,7 +199,7 @@ def estimate_us(spec: ConvSpec, target: Target, *, alone: bool = False) -> float
         alone: Whether its neighbours want NCHW, so that the changes of layout before and after it
             count as well. Without, it stands between others in ONNX Runtime's blocked layout.
 
-    None where a size is not known.
+    None where height or width are not known.
     """
     sizes = Sizes.of(spec)
     if sizes is None:
@@ -256,8 +256,9 @@ def _gemm_us(spec: ConvSpec, sizes: Sizes, machine: Machine) -> float:
     products = spec.group * max(1, sizes.N)  # one after another, in one buffer of columns
     memory_us = machine.memory_us(2 * columns * strided + others, (columns + others) / products)
     part = GEMM * depth / (depth + GEMM_DEPTH) * rows / (rows + GEMM_ROWS)
-    assert spec.macs is not None
-    return machine.compute_us(spec.macs, part) + memory_us
+    pixels = sizes.inputs if spec.transposed else sizes.outputs
+    macs = pixels * taps * spec.Cin * spec.group_Cout
+    return machine.compute_us(macs, part) + memory_us
 
 
 def _padded(channels: int, lanes: int) -> int:

@@ -8,7 +8,8 @@
 A convolution that is left to ONNX Runtime in the midst of a region cuts it in two, and its input
 and output change layout twice: out of ours and into ONNX Runtime's, and back. So `layer_veto`
 counts these as ONNX Runtime's, and speaks up where our kernel is slower even so. `region_veto`
-compares sums, and the borders of both sides. Where a size is not known there is no veto.
+compares sums, and the borders of both sides. Where a height or a width is not known there is no
+veto; of an open batch one image is judged.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Border:
     """A tensor that goes into a region or out of it.
 
     Attributes:
-        images, channels, pixels: Its size; None where not known.
+        images, channels, pixels: Its size; None where not known. Of open images one is judged.
         ours: 1 if a step of ours changes its layout, 0 if none does; between where the kernel turns
             it on the way.
         theirs: Whether ONNX Runtime changes its layout, where it computes the convolutions.
@@ -60,9 +61,10 @@ class Border:
 
     def us(self, target: Target) -> float | None:
         """Microseconds of one change of layout."""
-        if self.images is None or self.channels is None or self.pixels is None:
+        if self.channels is None or self.pixels is None:
             return None
-        return our_cost.border_us(self.images, self.channels, self.pixels, target)
+        images = 1 if self.images is None else self.images
+        return our_cost.border_us(images, self.channels, self.pixels, target)
 
 
 def layer_veto(layer: Layer, target: Target) -> str | None:

@@ -115,10 +115,16 @@ def test_more_blocks_of_channels_never_take_less(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", LARGE)
-def test_nothing_is_estimated_without_every_size(kind: str, size: str) -> None:
+@pytest.mark.parametrize("size", ["H", "W"])
+def test_nothing_is_estimated_without_height_and_width(kind: str, size: str) -> None:
     spec = replace(KINDS[kind], **LARGE)
     assert estimate_us(replace(spec, **{size: None}), MEASURED_ON) is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_an_open_batch_one_image_is_estimated(kind: str) -> None:
+    spec = replace(KINDS[kind], **{**LARGE, "N": 1})
+    assert estimate_us(replace(spec, N=None), MEASURED_ON) == estimate_us(spec, MEASURED_ON)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -72,6 +72,8 @@ TIMES = [
     ("pointwise", ConvSpec(16, 16, (1, 1), N=1, H=104, W=104), 34),
     ("pointwise", ConvSpec(1024, 1000, (1, 1), N=1, H=1, W=1), 59),
     ("depthwise", ConvSpec(64, 64, (3, 3), pads=ONES, group=64, N=1, H=26, W=26), 6.6),
+    ("direct", ConvSpec(256, 512, (5, 1), N=1, H=512, W=1), 8464),
+    ("direct", ConvSpec(256, 512, (5, 1), N=1, H=170, W=3), 3337),
 ]
 
 
@@ -93,7 +95,16 @@ def test_every_template_has_an_estimate_that_grows_with_the_image(template: str)
     assert large < twice <= 2.01 * large
 
 
-@pytest.mark.parametrize("missing", ["N", "H", "W"])
+def test_of_an_open_batch_one_image_is_judged() -> None:
+    one, some = (layer(replace(IMAGE, N=count), "winograd_f43") for count in (1, None))
+    assert ours(some.spec, "winograd_f43") == ours(one.spec, "winograd_f43")
+    assert layer_veto(some, MACHINE) == layer_veto(one, MACHINE)
+    borders = [Border(None, 3, 9), Border(1, 3, 9)]
+    assert borders[0].us(MACHINE) == borders[1].us(MACHINE)
+    assert region_veto([some], alone(some, ISA), MACHINE) is not None
+
+
+@pytest.mark.parametrize("missing", ["H", "W"])
 def test_without_a_size_there_is_no_estimate_and_no_veto(missing: str) -> None:
     spec = replace(CONV, **{missing: None})
     each = layer(spec, "direct")
@@ -159,7 +170,7 @@ def test_borders_that_we_alone_pay_for_can_make_a_region_not_pay() -> None:
 
 def test_a_border_of_unknown_size_stops_the_veto() -> None:
     slow = layer(IMAGE, "winograd_f43")
-    assert region_veto([slow], [Border(None, 3, 9)], MACHINE) is None
+    assert region_veto([slow], [Border(1, 3, None)], MACHINE) is None
 
 
 def test_who_reads_and_writes_what_onnx_runtime_holds() -> None:
